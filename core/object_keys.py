@@ -1,0 +1,33 @@
+"""Where each object lies in the bucket. Everything of a subject lies under one prefix, so that erasing it is erasing that prefix."""
+
+from uuid import UUID
+
+
+def subject_prefix(subject_id: UUID) -> str:
+    """Everything of a subject."""
+    return f"subjects/{subject_id}/"
+
+
+def photo_key(subject_id: UUID) -> str:
+    """The re-encoded photo, without metadata."""
+    return f"{subject_prefix(subject_id)}photo.png"
+
+
+def adapter_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
+    """An attempt's weights: a late attempt can't overwrite a good one."""
+    return f"{subject_prefix(subject_id)}adapters/{job_id}/{attempt}.safetensors"
+
+
+def generation_prefix(subject_id: UUID, generation_id: UUID) -> str:
+    """Everything of a generation."""
+    return f"{subject_prefix(subject_id)}generations/{generation_id}/"
+
+
+def picture_key(subject_id: UUID, generation_id: UUID, attempt: int, position: int) -> str:
+    """One picture of one attempt."""
+    return f"{generation_prefix(subject_id, generation_id)}{attempt}/{position:03d}.png"
+
+
+def upload_key(upload_id: UUID) -> str:
+    """The bytes as a phone sent them, until a subject takes them."""
+    return f"uploads/{upload_id}"

@@ -1,0 +1,62 @@
+"""The Celery app and the bell. A message names a queue of jobs and nothing else: it may come twice, late or never."""
+
+import structlog
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from core.lifecycle import JobKind, queue_name
+from core.settings import Settings
+
+BELL = "worker.bell"
+SWEEP = "worker.sweep"
+HOUSEKEEPING_QUEUE = "housekeeping"
+# The visibility timeout must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
+VISIBILITY_TIMEOUT_SECONDS = 3600
+PUBLISH_SECONDS = 1
+
+log = structlog.get_logger()
+celery_app = Celery("hdb", set_as_current=False)
+
+
+def configure_queue(settings: Settings) -> Celery:
+    """Point the app at the broker. Connects to nothing."""
+    transport = {
+        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 30,
+        "socket_connect_timeout": PUBLISH_SECONDS,
+        "socket_keepalive": True,
+    }
+    celery_app.conf.update(
+        broker_url=settings.broker_url.get_secret_value(),
+        broker_transport_options=transport,
+        result_backend_transport_options=transport,
+        visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,
+        broker_connection_retry_on_startup=True,
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue=HOUSEKEEPING_QUEUE,
+        task_create_missing_queues=True,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_proc_alive_timeout=600,
+        worker_hijack_root_logger=False,
+        task_queues=[Queue(HOUSEKEEPING_QUEUE), Queue(queue_name(JobKind.PERSONALIZE, settings.model_name))],
+    )
+    return celery_app
+
+
+def ring(kind: JobKind, base_model: str) -> bool:
+    """Tell the workers that a queue has jobs. At most a second, no retry; False if the broker didn't hear: the sweeper rings again."""
+    try:
+        celery_app.send_task(
+            BELL, args=[kind, base_model], queue=queue_name(kind, base_model), retry=False, ignore_result=True
+        )
+    except (OperationalError, OSError) as error:
+        log.warning("bell.unheard", kind=kind, base_model=base_model, error=str(error))
+        return False
+    return True

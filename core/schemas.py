@@ -1,0 +1,44 @@
+"""What a job's `params` hold: written by the API, read by the worker."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_IMAGES = 16
+MAX_PROMPT_CHARACTERS = 1000
+
+
+class Method(StrEnum):
+    """How a subject is personalised."""
+
+    AUTO = "auto"
+    HYPERDREAMBOOTH = "hyperdreambooth"
+    LIDB = "lidb"
+
+
+class Params(BaseModel):
+    """Unknown fields are a bug of ours: they fail loudly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PersonalizeParams(Params):
+    """One photo to one adapter."""
+
+    method: Method = Method.AUTO
+
+
+class PictureRequest(Params):
+    """One picture to draw: `{subject}` in the prompt stands for the person."""
+
+    prompt: str
+    seed: int
+
+
+class GenerateParams(Params):
+    """The pictures of one generation, each with its own prompt and seed."""
+
+    pictures: list[PictureRequest] = Field(min_length=1, max_length=MAX_IMAGES)
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | None = None

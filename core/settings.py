@@ -1,0 +1,66 @@
+"""Every environment variable of the service. Read once, at an entry point, and passed on as a value."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, HttpUrl, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """The defaults fit `docker compose up`; `hdb up` fills in the embedded servers' addresses."""
+
+    model_config = SettingsConfigDict(env_prefix="HDB_", extra="ignore")
+
+    database_url: SecretStr = SecretStr("postgresql+psycopg://hdb:hdb@postgres:5432/hdb")
+    broker_url: SecretStr = SecretStr("redis://valkey:6379/0")
+
+    s3_endpoint: str | None = Field("http://s3:8333", description="None means Amazon's own endpoint.")
+    s3_public_endpoint: str | None = Field(
+        None, description="The address that presigned links name, if callers see another."
+    )
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr = SecretStr("hdb")
+    s3_secret_key: SecretStr = SecretStr("hdb-secret")
+    s3_bucket: str = "hdb"
+    s3_timeout_seconds: Seconds = 20
+    presigned_seconds: int = Field(900, gt=0, le=900, description="How long a link to a picture works.")
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, gt=0, lt=65536)
+    public_url: HttpUrl | None = Field(
+        None, description="The address that links in answers begin with, if a proxy hides ours."
+    )
+
+    base_model: str = Field("mini", description="`mini`, or a Stable Diffusion 1.x/2.x folder or hub id.")
+    base_model_name: str | None = Field(None, description="What callers call it; the folder's name if unset.")
+    device: str = Field("auto", description="`auto` takes a GPU if there is one.")
+    batch_size: int = Field(4, gt=0, description="At most this many jobs are claimed and run as one batch.")
+
+    lease_seconds: Seconds = Field(60, description="How long a silent worker keeps its jobs.")
+    sweep_seconds: Seconds = Field(5, description="How often the sweeper looks.")
+    max_strikes: int = Field(3, gt=0, description="So many crashes of its worker fail a job.")
+    max_attempts: int = Field(8, gt=0, description="So many attempts in all, crashes or not, fail a job.")
+    max_queued_jobs: int = Field(10_000, gt=0, description="A fuller queue answers 503.")
+    max_running_seconds: Seconds = Field(1800, description="A job whose attempt runs longer is failed (`timed_out`).")
+
+    max_photo_bytes: int = Field(20_000_000, gt=0)
+    max_photo_pixels: int = Field(50_000_000, gt=0)
+    picture_days: float = Field(30, gt=0, description="How long generated pictures are kept.")
+    job_days: float = Field(90, gt=0, description="How long finished jobs and their events are kept.")
+    idempotency_hours: float = Field(24, gt=0)
+
+    log_json: bool = Field(True, description="One JSON object a line; off, coloured lines for a person.")
+
+    @property
+    def model_name(self) -> str:
+        """The name of the base model in queues, rows and answers."""
+        return self.base_model_name or Path(self.base_model.rstrip("/")).name
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim lasts without a heartbeat."""
+        return timedelta(seconds=self.lease_seconds)

@@ -1,0 +1,332 @@
+"""Every statement that moves a job, as a value: the async API and the sync worker share them, and each can be tested alone.
+
+A job moves by a guarded UPDATE whose returned row decides, on the database's clock. See docs/decisions/0001-statements-as-values.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CTE, ColumnElement, ReturningInsert, Select, case, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql.dml import Insert
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from core.lifecycle import JobKind, JobStatus, Phase, WorkerRole
+from core.tables import Adapter, GeneratedImage, Job, Subject, WorkerProcess
+
+NOW = func.now()
+# The wall clock, not the transaction's start: a lease counts from the moment it is written.
+CLOCK = func.clock_timestamp()
+
+
+def claim_jobs(
+    kind: JobKind, base_model: str, *, limit: int, lease: timedelta, worker: str
+) -> ReturningUpdate[Job]:
+    """Take up to `limit` queued jobs as one batch. No rows back means there is nothing to do.
+
+    Accounts take turns, then age decides. A job with a strike is claimed alone, so that a poison photo takes no neighbours with it.
+    Window functions can't be combined with FOR UPDATE, so the candidates are ranked first, then locked and checked again.
+    """
+    ranked = _ranked_candidates(kind, base_model)
+    first = (
+        select(ranked.c.id, ranked.c.strikes)
+        .order_by(ranked.c.turn, ranked.c.queued_at, ranked.c.id)
+        .limit(1)
+        .cte("first")
+    )
+    candidate = aliased(Job)
+    locked = (
+        select(candidate.id)
+        .join(ranked, ranked.c.id == candidate.id)
+        .join(first, literal(value=True))
+        .where(
+            candidate.status == JobStatus.QUEUED,
+            case((first.c.strikes > 0, candidate.id == first.c.id), else_=candidate.strikes == 0),
+        )
+        .order_by(ranked.c.turn, ranked.c.queued_at, ranked.c.id)
+        .limit(limit)
+        .with_for_update(of=candidate, skip_locked=True)
+        .cte("locked")
+    )
+    return (
+        update(Job)
+        .where(Job.id.in_(select(locked.c.id)), Job.status == JobStatus.QUEUED)
+        .values(
+            status=JobStatus.RUNNING,
+            attempt=Job.attempt + 1,
+            worker=worker,
+            lease_expires_at=CLOCK + lease,
+            started_at=func.coalesce(Job.started_at, NOW),
+            phase=None,
+            phase_at=NOW,
+            step=0,
+            total_steps=0,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def _ranked_candidates(kind: JobKind, base_model: str) -> CTE:
+    """The queue in the order of service: each account's n-th job after every account's (n-1)-th, running ones counted."""
+    running = (
+        select(Job.account_id, func.count().label("jobs"))
+        .where(Job.status == JobStatus.RUNNING, Job.kind == kind, Job.base_model == base_model)
+        .group_by(Job.account_id)
+        .subquery()
+    )
+    nth = func.row_number().over(partition_by=Job.account_id, order_by=(Job.queued_at, Job.id))
+    return (
+        select(Job.id, Job.queued_at, Job.strikes, (nth + func.coalesce(running.c.jobs, 0)).label("turn"))
+        .outerjoin(running, running.c.account_id == Job.account_id)
+        .where(
+            Job.status == JobStatus.QUEUED,
+            Job.kind == kind,
+            Job.base_model == base_model,
+            or_(Job.deadline_at.is_(None), Job.deadline_at > NOW),
+        )
+        .cte("ranked")
+    )
+
+
+def jobs_ahead(job: Job) -> Select[int]:
+    """How many queued jobs are served before this one."""
+    ranked = _ranked_candidates(job.kind, job.base_model)
+    mine = select(ranked.c.turn, ranked.c.queued_at).where(ranked.c.id == job.id).cte("mine")
+    earlier = or_(
+        ranked.c.turn < mine.c.turn,
+        (ranked.c.turn == mine.c.turn) & (ranked.c.queued_at < mine.c.queued_at),
+        (ranked.c.turn == mine.c.turn) & (ranked.c.queued_at == mine.c.queued_at) & (ranked.c.id < job.id),
+    )
+    return select(func.count()).select_from(ranked.join(mine, literal(value=True))).where(earlier)
+
+
+def held(job_id: UUID, attempt: int) -> ColumnElement[bool]:
+    """The job is still this attempt's: running, same number, lease not over."""
+    return (
+        (Job.id == job_id)
+        & (Job.attempt == attempt)
+        & (Job.status == JobStatus.RUNNING)
+        & (Job.lease_expires_at > CLOCK)
+    )
+
+
+def renew_lease(job_id: UUID, attempt: int, *, lease: timedelta) -> ReturningUpdate[bool]:
+    """Keep the job; returns whether the caller asked to cancel. No row back means the lease was lost."""
+    return (
+        update(Job)
+        .where(held(job_id, attempt))
+        .values(lease_expires_at=CLOCK + lease)
+        .returning(Job.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def record_progress(
+    job_id: UUID, attempt: int, *, phase: Phase, step: int, total_steps: int
+) -> ReturningUpdate[bool]:
+    """Write where the attempt stands; returns whether to cancel. No row back means the lease was lost."""
+    entered = Job.phase.is_distinct_from(phase)
+    return (
+        update(Job)
+        .where(held(job_id, attempt))
+        .values(
+            phase=phase,
+            step=step,
+            total_steps=total_steps,
+            phase_at=case((entered, CLOCK), else_=Job.phase_at),
+            timings=case((entered, _timings_so_far()), else_=Job.timings),
+        )
+        .returning(Job.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _timings_so_far() -> ColumnElement[Any]:
+    """The seconds of the phase that ends now, added to the others'."""
+    seconds = func.round(func.extract("epoch", CLOCK - Job.phase_at), 3)
+    return case(
+        (Job.phase.is_(None), Job.timings),
+        else_=Job.timings.op("||")(func.jsonb_build_object(Job.phase, seconds)),
+    )
+
+
+def finish_job(
+    job_id: UUID, attempt: int, status: JobStatus, *, error: Mapping[str, Any] | None = None, keep: timedelta
+) -> ReturningUpdate[Job]:
+    """Record the outcome of an attempt. No row back means the attempt lost its lease."""
+    return (
+        update(Job)
+        .where(held(job_id, attempt))
+        .values(
+            status=status,
+            phase=None,
+            error=error,
+            timings=_timings_so_far(),
+            finished_at=NOW,
+            expires_at=NOW + keep,
+            lease_expires_at=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def release_job(job_id: UUID, attempt: int, *, error: Mapping[str, Any] | None = None) -> ReturningUpdate[Job]:
+    """Hand a job back to the queue: a deploy, or a failure that another attempt may not meet. No strike."""
+    return (
+        update(Job)
+        .where(held(job_id, attempt))
+        .values(**_BACK_IN_THE_QUEUE, error=error)
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
+
+
+_BACK_IN_THE_QUEUE: dict[str, Any] = {
+    "status": JobStatus.QUEUED,
+    "phase": None,
+    "step": 0,
+    "total_steps": 0,
+    "lease_expires_at": None,
+    "rung_at": None,
+    "timings": {},
+}
+
+
+def cancel_queued(job_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
+    """Nobody has it yet: it ends here."""
+    return (
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        .values(status=JobStatus.CANCELED, cancel_requested=True, finished_at=NOW, expires_at=NOW + keep)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def request_cancel(job_id: UUID) -> ReturningUpdate[Job]:
+    """A worker has it: it looks at this between steps."""
+    return (
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.RUNNING)
+        .values(cancel_requested=True)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def lease_is_over(lease: timedelta) -> ColumnElement[bool]:
+    """A worker fell silent. While the database itself has been up for less than a lease nobody could renew, so nobody is judged."""
+    return (
+        (Job.status == JobStatus.RUNNING)
+        & (Job.lease_expires_at < CLOCK)
+        & (func.pg_postmaster_start_time() < CLOCK - lease)
+    )
+
+
+def requeue_lost_jobs(*, lease: timedelta, max_strikes: int, max_attempts: int) -> ReturningUpdate[Job]:
+    """Back to the queue, with a strike, whatever a dead worker held. Only the sweeper runs this."""
+    return (
+        update(Job)
+        .where(
+            lease_is_over(lease),
+            Job.strikes + 1 < max_strikes,
+            Job.attempt < max_attempts,
+            Job.cancel_requested.is_(False),
+        )
+        .values(**_BACK_IN_THE_QUEUE, strikes=Job.strikes + 1)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def end_lost_jobs(*, lease: timedelta, error: Mapping[str, Any], keep: timedelta) -> ReturningUpdate[Job]:
+    """What `requeue_lost_jobs` left: cancelled by its caller, or out of strikes."""
+    return (
+        update(Job)
+        .where(lease_is_over(lease))
+        .values(
+            status=case(
+                (Job.cancel_requested, literal(JobStatus.CANCELED, Job.status.type)),
+                else_=literal(JobStatus.FAILED, Job.status.type),
+            ),
+            error=case((Job.cancel_requested, None), else_=literal(error, Job.error.type)),
+            strikes=Job.strikes + 1,
+            phase=None,
+            lease_expires_at=None,
+            finished_at=NOW,
+            expires_at=NOW + keep,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def expire_overdue_jobs(*, error: Mapping[str, Any], keep: timedelta) -> ReturningUpdate[Job]:
+    """End what waited past its caller's deadline. Running jobs may finish."""
+    return (
+        update(Job)
+        .where(Job.status == JobStatus.QUEUED, Job.deadline_at < NOW)
+        .values(status=JobStatus.EXPIRED, error=error, finished_at=NOW, expires_at=NOW + keep)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+def queues_to_ring(*, quiet_for: timedelta) -> ReturningUpdate[JobKind, str]:
+    """Queues with a job whose bell is `quiet_for` old or never rang; marks them rung."""
+    silent = or_(Job.rung_at.is_(None), Job.rung_at < NOW - quiet_for)
+    old_enough = Job.queued_at < NOW - quiet_for
+    return (
+        update(Job)
+        .where(Job.status == JobStatus.QUEUED, silent, old_enough)
+        .values(rung_at=NOW)
+        .returning(Job.kind, Job.base_model)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def point_subject_at(adapter: Adapter) -> ReturningUpdate[UUID]:
+    """Flip the subject's pointer. No row back means the subject was erased meanwhile."""
+    return (
+        update(Subject)
+        .where(Subject.id == adapter.subject_id, Subject.erased_at.is_(None))
+        .values(adapter_id=adapter.id)
+        .returning(Subject.id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def add_images(rows: Sequence[Mapping[str, Any]]) -> ReturningInsert[UUID]:
+    """Record a generation's pictures."""
+    return insert(GeneratedImage).values(rows).returning(GeneratedImage.id)
+
+
+def report_alive(
+    name: str,
+    role: WorkerRole,
+    *,
+    state: str,
+    base_model: str | None,
+    base_model_hash: str | None,
+    has_hypernetwork: bool,
+) -> Insert:
+    """A process says what it serves and how it is."""
+    said = {
+        "role": role,
+        "base_model": base_model,
+        "base_model_hash": base_model_hash,
+        "has_hypernetwork": has_hypernetwork,
+        "state": state,
+        "seen_at": CLOCK,
+    }
+    return insert(WorkerProcess).values(name=name, **said).on_conflict_do_update(index_elements=["name"], set_=said)
+
+
+def live_workers(*, within: timedelta) -> Select[WorkerProcess]:
+    """The processes heard of lately."""
+    return select(WorkerProcess).where(WorkerProcess.seen_at > NOW - within)
