@@ -1,4 +1,4 @@
-"""What can go wrong, as classes that know their HTTP status and their code. One handler in `app/errors.py` renders them all."""
+"""What can go wrong, as classes that know their HTTP status and code. `app/errors.py` renders them all."""
 
 from enum import StrEnum
 from typing import Any, ClassVar

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from typeid import TypeID
 from typeid.errors import TypeIDException
+from uuid_utils import UUID as FastUUID
 from uuid_utils import uuid7
-from uuid_utils.compat import UUID as CompatUUID
 
 ACCOUNT, API_KEY, SUBJECT, JOB, GENERATION, ADAPTER, IMAGE = "acc", "key", "sub", "job", "gen", "adp", "img"
 UPLOAD, WEBHOOK, DELIVERY, RECEIPT = "upl", "whk", "dlv", "rcp"
@@ -18,7 +18,7 @@ def new_id() -> UUID:
 
 def encode_id(prefix: str, value: UUID) -> str:
     """The id as callers see it."""
-    return str(TypeID.from_uuid(CompatUUID(int=value.int), prefix))
+    return str(TypeID.from_uuid(FastUUID(int=value.int), prefix))
 
 
 def decode_id(prefix: str, text: str) -> UUID | None:

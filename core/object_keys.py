@@ -1,4 +1,4 @@
-"""Where each object lies in the bucket. Everything of a subject lies under one prefix, so that erasing it is erasing that prefix."""
+"""Where each object lies in the bucket. All of a subject lies under one prefix: to erase it is to erase that prefix."""
 
 from uuid import UUID
 

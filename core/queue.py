@@ -2,7 +2,6 @@
 
 import structlog
 from celery import Celery
-from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from core.lifecycle import JobKind, queue_name
@@ -11,7 +10,7 @@ from core.settings import Settings
 BELL = "worker.bell"
 SWEEP = "worker.sweep"
 HOUSEKEEPING_QUEUE = "housekeeping"
-# The visibility timeout must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
+# It must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
 VISIBILITY_TIMEOUT_SECONDS = 3600
 PUBLISH_SECONDS = 1
 
@@ -45,13 +44,12 @@ def configure_queue(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_proc_alive_timeout=600,
         worker_hijack_root_logger=False,
-        task_queues=[Queue(HOUSEKEEPING_QUEUE), Queue(queue_name(JobKind.PERSONALIZE, settings.model_name))],
     )
     return celery_app
 
 
 def ring(kind: JobKind, base_model: str) -> bool:
-    """Tell the workers that a queue has jobs. At most a second, no retry; False if the broker didn't hear: the sweeper rings again."""
+    """Tell the workers that a queue has jobs: one second, no retry. False: nobody heard; the sweeper rings again."""
     try:
         celery_app.send_task(
             BELL, args=[kind, base_model], queue=queue_name(kind, base_model), retry=False, ignore_result=True

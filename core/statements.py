@@ -1,6 +1,7 @@
-"""Every statement that moves a job, as a value: the async API and the sync worker share them, and each can be tested alone.
+"""Every statement that moves a job, as a value: the async API and the sync worker share them, each can be tested alone.
 
-A job moves by a guarded UPDATE whose returned row decides, on the database's clock. See docs/decisions/0001-statements-as-values.md.
+A job moves by a guarded UPDATE whose returned row decides, on the database's clock
+(docs/decisions/0001-statements-as-values.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, ReturningInsert, Select, case, func, literal, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Select, case, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
@@ -22,13 +23,11 @@ NOW = func.now()
 CLOCK = func.clock_timestamp()
 
 
-def claim_jobs(
-    kind: JobKind, base_model: str, *, limit: int, lease: timedelta, worker: str
-) -> ReturningUpdate[Job]:
+def claim_jobs(kind: JobKind, base_model: str, *, limit: int, lease: timedelta, worker: str) -> ReturningUpdate[Job]:
     """Take up to `limit` queued jobs as one batch. No rows back means there is nothing to do.
 
-    Accounts take turns, then age decides. A job with a strike is claimed alone, so that a poison photo takes no neighbours with it.
-    Window functions can't be combined with FOR UPDATE, so the candidates are ranked first, then locked and checked again.
+    Accounts take turns, then age decides. A job with a strike is claimed alone: a poison photo takes nobody along.
+    Window functions don't go with FOR UPDATE, so the candidates are ranked first, then locked and checked again.
     """
     ranked = _ranked_candidates(kind, base_model)
     first = (
@@ -71,7 +70,7 @@ def claim_jobs(
 
 
 def _ranked_candidates(kind: JobKind, base_model: str) -> CTE:
-    """The queue in the order of service: each account's n-th job after every account's (n-1)-th, running ones counted."""
+    """The queue as it is served: each account's n-th job after every account's (n-1)-th, running ones counted."""
     running = (
         select(Job.account_id, func.count().label("jobs"))
         .where(Job.status == JobStatus.RUNNING, Job.kind == kind, Job.base_model == base_model)
@@ -125,9 +124,7 @@ def renew_lease(job_id: UUID, attempt: int, *, lease: timedelta) -> ReturningUpd
     )
 
 
-def record_progress(
-    job_id: UUID, attempt: int, *, phase: Phase, step: int, total_steps: int
-) -> ReturningUpdate[bool]:
+def record_progress(job_id: UUID, attempt: int, *, phase: Phase, step: int, total_steps: int) -> ReturningUpdate[bool]:
     """Write where the attempt stands; returns whether to cancel. No row back means the lease was lost."""
     entered = Job.phase.is_distinct_from(phase)
     return (
@@ -220,7 +217,7 @@ def request_cancel(job_id: UUID) -> ReturningUpdate[Job]:
 
 
 def lease_is_over(lease: timedelta) -> ColumnElement[bool]:
-    """A worker fell silent. While the database itself has been up for less than a lease nobody could renew, so nobody is judged."""
+    """A worker fell silent. After an outage of the database nobody could renew: nobody is judged for one lease."""
     return (
         (Job.status == JobStatus.RUNNING)
         & (Job.lease_expires_at < CLOCK)
@@ -301,9 +298,9 @@ def point_subject_at(adapter: Adapter) -> ReturningUpdate[UUID]:
     )
 
 
-def add_images(rows: Sequence[Mapping[str, Any]]) -> ReturningInsert[UUID]:
+def add_images(rows: Sequence[Mapping[str, Any]]) -> Insert:
     """Record a generation's pictures."""
-    return insert(GeneratedImage).values(rows).returning(GeneratedImage.id)
+    return insert(GeneratedImage).values(rows)
 
 
 def report_alive(

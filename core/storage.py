@@ -1,6 +1,7 @@
 """The bucket, through boto3. Synchronous: the API calls it in a thread."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import boto3
@@ -81,10 +82,9 @@ class ObjectStore:
 
     def create_bucket(self) -> None:
         """Make the bucket, or find that it is ours already."""
-        try:
+        known = self._client.exceptions
+        with suppress(known.BucketAlreadyOwnedByYou, known.BucketAlreadyExists):
             self._client.create_bucket(Bucket=self.bucket)
-        except (self._client.exceptions.BucketAlreadyOwnedByYou, self._client.exceptions.BucketAlreadyExists):
-            pass
 
 
 def make_client(settings: Settings, endpoint: str | None) -> "S3Client":

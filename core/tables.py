@@ -1,7 +1,8 @@
 """The rows that the API and the worker agree on. The job row is the truth; its message is only a bell.
 
-Two triggers, made by the migrations, stand behind `jobs`: a final status never changes again, and every change of status or phase raises
-`event_count` and appends the matching row of `job_events` under the job's row lock, so no code path can forget to.
+Two triggers, made by the migrations, stand behind `jobs`: a final status never changes again, and each change of status
+or phase raises `event_count` and appends the matching row of `job_events` under the job's row lock: no code path can
+forget to.
 """
 
 from datetime import datetime
