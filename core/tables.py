@@ -59,7 +59,10 @@ class Account(Table):
 
 
 class ApiKey(Table):
-    """A key's hash and what it may do; the key itself is shown once and kept nowhere."""
+    """A key's hash and what it may do; the key itself is shown once and kept nowhere.
+
+    A phone's token is a key that expires and that makes and watches one subject: `subject_id`, once there is one.
+    """
 
     __tablename__ = "api_keys"
 
@@ -68,6 +71,8 @@ class ApiKey(Table):
     sha256: Mapped[str] = mapped_column(unique=True)
     hint: Mapped[str]
     scopes: Mapped[list[str]]
+    one_subject: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    subject_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -91,7 +96,7 @@ class Subject(Table):
     __tablename__ = "subjects"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     name: Mapped[str | None]
     base_model: Mapped[str]
     client_reference: Mapped[str | None]
@@ -159,6 +164,7 @@ class Job(Table):
         Index("ix_jobs_queue", "kind", "base_model", "created_at", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
         Index("ix_jobs_listing", "account_id", "id"),
+        Index("ix_jobs_due", "expires_at"),
     )
 
 
@@ -182,7 +188,8 @@ class Adapter(Table):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     subject_id: Mapped[UUID] = mapped_column(ForeignKey("subjects.id"), index=True)
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    # No foreign key: weights outlive the job that made them.
+    job_id: Mapped[UUID]
     attempt: Mapped[int]
     object_key: Mapped[str] = mapped_column(unique=True)
     sha256: Mapped[str]
@@ -205,7 +212,10 @@ class Generation(Table):
     expires_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("ix_generations_listing", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_generations_listing", "account_id", "id"),
+        Index("ix_generations_due", "expires_at", postgresql_where=text("erased_at IS NULL")),
+    )
 
 
 class GeneratedImage(Table):
@@ -214,7 +224,7 @@ class GeneratedImage(Table):
     __tablename__ = "generated_images"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id"))
+    generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"))
     position: Mapped[int]
     object_key: Mapped[str]
     prompt: Mapped[str]
