@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from cli.embedded import embedded_servers
-from cli.migrate import migrate
 from core.database import (
     AsyncSessions,
     Sessions,
@@ -27,6 +26,7 @@ from core.database import (
 from core.settings import Settings
 from core.storage import ObjectStore
 from core.tables import Table
+from migrations.upgrade import upgrade
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def servers() -> Iterator[dict[str, str]]:
 def settings(servers: dict[str, str]) -> Settings:
     """Settings for those servers; the database is freshly migrated."""
     settings = Settings.model_validate(servers)
-    migrate(settings)
+    upgrade(settings.database_url.get_secret_value())
     return settings
 
 
