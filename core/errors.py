@@ -12,6 +12,7 @@ class FailureCode(StrEnum):
     FACE_TOO_SMALL = "face_too_small"
     BLURRED = "blurred"
     PROMPT_TOO_LONG = "prompt_too_long"
+    DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     TIMED_OUT = "timed_out"
