@@ -1,4 +1,4 @@
-"""What can be wrong with a photo, a finetuning or a stored file. No torch here: the service's bookkeeping reads it too."""
+"""What can be wrong with a photo, a finetuning or a stored file. No torch here: the bookkeeping reads it too."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -20,7 +20,7 @@ STRIDES = (8, 16, 32)
 TINY_PHOTO = 160  # below this a photo is enlarged before the detector sees it
 
 # Where the five points lie in a portrait, as fractions of its side: eyes 0.265 of the side apart, a little above the
-# middle. SFace's published 112-pixel template, shrunk to a face 0.42 of the frame wide (ours: room for hair, shoulders).
+# middle. SFace's published 112-pixel template, shrunk to a face 0.42 of the frame wide (ours: room for hair).
 SFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -57,7 +57,7 @@ class FaceDetector:
         self._max_overlap = max_overlap
 
     def __call__(self, photo: Image.Image) -> list[Face]:
-        """All faces, largest first. A face that fills the photo is only found in a smaller copy: that is tried second."""
+        """All faces, largest first. A face that fills the photo is found in a smaller copy alone, tried second."""
         for scale in (1.0, 0.4):
             faces = self._detect(photo.convert("RGB"), scale)
             if faces:

@@ -1,0 +1,150 @@
+"""The adapter file, format lidb/1: one subject's train matrices and all that is needed to read them back. No torch.
+
+safetensors with two flat fp16 tensors (400 small ones would cost a header of 52 kB) and one JSON document as metadata.
+"""
+
+import json
+import struct
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from hyperdreambooth.basis import PROBE_TOLERANCE, probe, stream_hash
+from hyperdreambooth.errors import AuxMismatch, NotAnAdapter, UnknownFormat, WrongBaseModel
+from hyperdreambooth.layers import LayerTable
+
+FORMAT = "lidb/1"
+MAX_FILE_BYTES = 64 << 20  # far above any adapter: a stranger's file is not read into memory further
+HALF_MAX = float(np.finfo(np.float16).max)
+
+Half = NDArray[np.float16]
+Numbers = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What an adapter was made with."""
+
+    base_model: str
+    base_model_hash: str
+    hypernetwork_hash: str | None  # None where the start knew nobody
+    aux_seed: int
+    a: int
+    b: int
+    rank: int
+    seed: int
+    trigger: str  # the words that call the subject: "[V] face"
+    method: str  # "hyperdreambooth", or "lidb" without a hypernetwork
+    finetune: dict[str, float | int]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A_train [r, sum of a] and B_train [r, sum of b] in the order of the layer table."""
+
+    table: LayerTable
+    a_train: Half
+    b_train: Half
+    provenance: Provenance
+
+    @classmethod
+    def pack(cls, table: LayerTable, a_train: Numbers, b_train: Numbers, provenance: Provenance) -> "Adapter":
+        """Round to fp16, after giving |A| and |B| of each layer and rank the same size: their product alone matters."""
+        a_train, b_train = a_train.astype(np.float64), b_train.astype(np.float64)
+        for a_slice, b_slice in table.slices.values():
+            a_norm = np.linalg.norm(a_train[:, a_slice], axis=1, keepdims=True)
+            b_norm = np.linalg.norm(b_train[:, b_slice], axis=1, keepdims=True)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.where((a_norm > 0) & (b_norm > 0), np.sqrt(b_norm / a_norm), 1.0)
+            a_train[:, a_slice] *= ratio
+            b_train[:, b_slice] /= ratio
+        return cls(table, _half(a_train), _half(b_train), provenance)
+
+    def to_bytes(self) -> bytes:
+        """The file. Equal adapters give equal bytes (the safetensors library writes metadata in no fixed order)."""
+        seed = self.provenance.aux_seed
+        document = {
+            "format": FORMAT,
+            "layers": self.table.packed(),
+            "layers_sha256": self.table.sha256,
+            "aux_stream": stream_hash(seed),
+            "aux_probe": probe(self.table, seed),
+            **asdict(self.provenance),
+        }
+        a_bytes, b_bytes = self.a_train.tobytes(), self.b_train.tobytes()
+        header = {
+            "__metadata__": {"format": FORMAT, "lidb": _json(document)},
+            "a_train": _entry(self.a_train, 0, len(a_bytes)),
+            "b_train": _entry(self.b_train, len(a_bytes), len(a_bytes) + len(b_bytes)),
+        }
+        text = _json(header).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text + a_bytes + b_bytes
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Adapter":
+        """Read a file back, and make sure that this machine draws the same aux matrices."""
+        document, tensors = _parse(content)
+        try:
+            table = LayerTable.unpacked(document["layers"])
+            provenance = Provenance(**{entry.name: document[entry.name] for entry in fields(Provenance)})
+            seed, a_train, b_train = provenance.aux_seed, tensors["a_train"], tensors["b_train"]
+            drawn_alike = document["aux_stream"] == stream_hash(seed) and np.allclose(
+                document["aux_probe"], probe(table, seed), rtol=0, atol=PROBE_TOLERANCE
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise NotAnAdapter(f"the header is incomplete: {error!r}") from error
+        _check_numbers(table, a_train, b_train, rank=provenance.rank)
+        if table.sha256 != document.get("layers_sha256"):
+            raise NotAnAdapter("the layer table is not the one the header names")
+        if not drawn_alike:
+            raise AuxMismatch("this machine draws other aux matrices than the one that made the adapter")
+        return cls(table, a_train, b_train, provenance)
+
+    def check_fits(self, *, base_model_hash: str, table: LayerTable, aux_seed: int) -> None:
+        """WrongBaseModel unless these are the weights it was made for."""
+        made_for = (self.provenance.base_model_hash, self.table.sha256, self.provenance.aux_seed)
+        if made_for != (base_model_hash, table.sha256, aux_seed):
+            raise WrongBaseModel(f"the adapter was made for {self.provenance.base_model} and other weights")
+
+
+def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    if len(content) > MAX_FILE_BYTES:
+        raise NotAnAdapter("far too large")
+    try:
+        tensors = safetensors.numpy.load(content)
+        (length,) = struct.unpack("<Q", content[:8])
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        found = metadata["format"]
+        document = json.loads(metadata["lidb"]) if found == FORMAT else {}
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise NotAnAdapter("not a safetensors file with a LiDB in it") from error
+    if found != FORMAT:
+        raise UnknownFormat(f"format {found!r} is not {FORMAT}")
+    if not isinstance(document, dict):
+        raise NotAnAdapter("the header is no document")
+    return document, tensors
+
+
+def _check_numbers(table: LayerTable, a_train: NDArray[Any], b_train: NDArray[Any], *, rank: int) -> None:
+    wanted = [(rank, table.total_a), (rank, table.total_b)]
+    if [a_train.shape, b_train.shape] != wanted or {a_train.dtype, b_train.dtype} != {np.dtype(np.float16)}:
+        raise NotAnAdapter(f"train matrices of {a_train.shape} and {b_train.shape} don't fit the layer table")
+    if not (np.isfinite(a_train).all() and np.isfinite(b_train).all()):
+        raise NotAnAdapter("train matrices hold numbers that are not finite")
+
+
+def _half(numbers: Numbers) -> Half:
+    return np.clip(numbers, -HALF_MAX, HALF_MAX).astype(np.float16)
+
+
+def _entry(tensor: Half, start: int, stop: int) -> dict[str, Any]:
+    return {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [start, stop]}
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))

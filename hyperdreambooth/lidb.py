@@ -1,0 +1,133 @@
+"""Lightweight DreamBooth:  ΔW = A_aux A_train B_train B_aux  in every target layer (paper, section 4.1).
+
+The paper's letters: A stands on the output side. Train matrices of a whole batch of subjects lie in two flat tensors,
+so that one optimiser step, one file or one prediction handles all layers of everybody at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hyperdreambooth.basis import aux_matrices, shared_b_train
+from hyperdreambooth.config import LiDBConfig
+from hyperdreambooth.layers import LayerShape, LayerTable
+
+Factors = dict[str, tuple[Tensor, Tensor]]  # by layer: up [S, r, n] and down [S, r, m]
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """The aux matrices of one side of all layers of equal shape, stacked, so that they expand in one product."""
+
+    names: tuple[str, ...]
+    columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
+    aux: Tensor  # [L, width, size]
+
+    def expand(self, train: Tensor) -> list[tuple[str, Tensor]]:
+        """[S, r, total] -> one [S, r, size] for each layer."""
+        count, rank, _ = train.shape
+        layers, width, size = self.aux.shape
+        numbers = train[..., self.columns].view(count * rank, layers, width).transpose(0, 1)
+        expanded = torch.bmm(numbers, self.aux).view(layers, count, rank, size)
+        return list(zip(self.names, expanded, strict=True))
+
+
+class AuxBasis:
+    """The aux matrices of all target layers of a base model, drawn once and shared by every subject."""
+
+    def __init__(self, table: LayerTable, config: LiDBConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.table = table
+        self.config = config
+        aux = {layer.name: aux_matrices(layer, config.aux_seed) for layer in table.layers}
+        up = {name: torch.from_numpy(a_aux).T for name, (a_aux, _) in aux.items()}
+        down = {name: torch.from_numpy(b_aux) for name, (_, b_aux) in aux.items()}
+        a_slices = {name: a for name, (a, _) in table.slices.items()}
+        b_slices = {name: b for name, (_, b) in table.slices.items()}
+        self.up_sides = _grouped(up, a_slices, device, dtype)
+        self.down_sides = _grouped(down, b_slices, device, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.up_sides[0].aux.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.up_sides[0].aux.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class LiDB:
+    """The train matrices of S subjects at rank r."""
+
+    basis: AuxBasis
+    a_train: Tensor  # [S, r, sum of a]
+    b_train: Tensor  # [S, r, sum of b]
+
+    def __post_init__(self) -> None:
+        assert self.a_train.shape[:2] == self.b_train.shape[:2], (self.a_train.shape, self.b_train.shape)
+        assert self.a_train.shape[2] == self.basis.table.total_a, self.a_train.shape
+        assert self.b_train.shape[2] == self.basis.table.total_b, self.b_train.shape
+
+    @property
+    def subjects(self) -> int:
+        return self.a_train.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return self.a_train.shape[1]
+
+    def factors(self) -> Factors:
+        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
+        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train))
+        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train))
+        return {name: (up[name], down[name]) for name in up}
+
+    def delta(self, layer: LayerShape) -> Tensor:
+        """ΔW of one layer for each subject: [S, n, m]."""
+        up, down = self.factors()[layer.name]
+        return up.transpose(1, 2) @ down
+
+    def detach(self) -> "LiDB":
+        return LiDB(self.basis, self.a_train.detach(), self.b_train.detach())
+
+
+def shared_start(basis: AuxBasis, *, subjects: int) -> LiDB:
+    """Rank-1 train matrices that belong to nobody, the same for every subject.
+
+    A is zero, so that the base model is unchanged; B is not, since from two zeros no gradient would flow.
+    """
+    seed, table = basis.config.aux_seed, basis.table
+    drawn = [torch.from_numpy(shared_b_train(layer, seed)) for layer in table.layers]
+    b_train = torch.cat(drawn) * basis.config.start_std
+    a_train = torch.zeros(subjects, 1, table.total_a, device=basis.device, dtype=basis.dtype)
+    return LiDB(basis, a_train, b_train.to(a_train).expand(subjects, 1, -1).clone())
+
+
+def relax_rank(lidb: LiDB, rank: int, generators: Sequence[torch.Generator], *, std: float) -> LiDB:
+    """Widen to rank r with ΔW unchanged:  A_train = [A | new],  B_train = [B ; 0].
+
+    The paper (section 4.3) merges the prediction into W and trains a fresh LoRA instead; this form stays inside the aux
+    basis, so that a finetuned subject costs r (a + b) numbers a layer instead of r (n + m). One generator per subject.
+    """
+    assert rank >= lidb.rank, (rank, lidb.rank)
+    shape = (rank - lidb.rank, lidb.basis.table.total_a)
+    new = torch.stack([torch.randn(shape, generator=generator) for generator in generators]) * std
+    zeros = lidb.b_train.new_zeros(lidb.subjects, rank - lidb.rank, lidb.basis.table.total_b)
+    a_train = torch.cat([lidb.a_train, new.to(lidb.a_train)], dim=1)
+    return LiDB(lidb.basis, a_train, torch.cat([lidb.b_train, zeros], dim=1))
+
+
+def _grouped(
+    aux: dict[str, Tensor], slices: dict[str, slice], device: torch.device, dtype: torch.dtype
+) -> tuple[_Side, ...]:
+    groups: dict[torch.Size, list[str]] = {}
+    for name, matrix in aux.items():
+        groups.setdefault(matrix.shape, []).append(name)
+    sides = []
+    for names in groups.values():
+        columns = torch.cat([torch.arange(slices[name].start, slices[name].stop) for name in names])
+        stacked = torch.stack([aux[name] for name in names]).to(device, dtype)
+        sides.append(_Side(tuple(names), columns.to(device), stacked))
+    return tuple(sides)

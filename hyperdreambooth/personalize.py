@@ -1,0 +1,199 @@
+"""The algorithm, top to bottom: photos in, adapters out; adapters and prompts in, pictures out. START HERE.
+
+Read next: `lidb.py` (the few numbers that are a person), `hypernetwork.py` (the first guess), `finetune.py` (the rest).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hyperdreambooth.adapter import Adapter, Provenance
+from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConfig, load_personalize_config
+from hyperdreambooth.diffusion import (
+    BaseModel,
+    OnStep,
+    base_model_folder,
+    encode_images,
+    image_tensor,
+    load_base_model,
+    sample,
+)
+from hyperdreambooth.errors import Diverged, FaceError, PersonalizeError
+from hyperdreambooth.faces import FaceDetector, align_face
+from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
+from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
+
+
+class Phase(StrEnum):
+    VALIDATING = "validating"
+    PREDICTING = "predicting"
+    FINETUNING = "finetuning"
+
+
+# Phase, steps done, steps in all; may answer, for each photo, whether it is still wanted.
+OnProgress = Callable[[Phase, int, int], Sequence[bool] | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What is loaded once and serves everybody. Without a hypernetwork a subject starts from the shared start."""
+
+    base_model: BaseModel
+    basis: AuxBasis
+    face_detector: FaceDetector
+    hypernetwork: Hypernetwork | None
+    hypernetwork_hash: str | None
+    config: PersonalizeConfig  # what the base model's folder asks for
+
+
+def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.dtype) -> Networks:
+    """The base model, its own wishes, and the hypernetwork if the folder has one."""
+    folder = base_model_folder(folder_or_hub_id)
+    base_model = load_base_model(folder_or_hub_id, device=device, dtype=dtype)
+    config = load_personalize_config(folder)
+    basis = aux_basis(base_model, config.lidb)
+    trained = (folder / FOLDER).is_dir()
+    return Networks(
+        base_model=base_model,
+        basis=basis,
+        face_detector=FaceDetector(),
+        hypernetwork=load_hypernetwork(folder / FOLDER, basis) if trained else None,
+        hypernetwork_hash=hypernetwork_hash(folder / FOLDER) if trained else None,
+        config=config,
+    )
+
+
+def personalize(
+    photos: Sequence[Image.Image],
+    networks: Networks,
+    config: PersonalizeConfig,
+    *,
+    seeds: Sequence[int],
+    on_progress: OnProgress | None = None,
+) -> list[Adapter | PersonalizeError]:
+    """A batch of photos to adapters. What is wrong with one photo is its own result and concerns no other."""
+    report = on_progress or (lambda phase, step, total: None)
+    portraits: list[Image.Image | FaceError] = []
+    for photo in photos:
+        report(Phase.VALIDATING, len(portraits), len(photos))
+        portraits.append(_portrait(photo, networks, config))
+    accepted = [index for index, portrait in enumerate(portraits) if not isinstance(portrait, FaceError)]
+
+    def report_accepted(phase: Phase, step: int, total: int) -> Sequence[bool] | None:
+        wanted = report(phase, step, total)
+        return None if wanted is None else [wanted[index] for index in accepted]
+
+    faces = [portrait for portrait in portraits if not isinstance(portrait, FaceError)]
+    own_seeds = [seeds[index] for index in accepted]
+    outcomes = iter(personalize_faces(faces, networks, config, seeds=own_seeds, report=report_accepted))
+    return [portrait if isinstance(portrait, FaceError) else next(outcomes) for portrait in portraits]
+
+
+def personalize_faces(
+    faces: Sequence[Image.Image],
+    networks: Networks,
+    config: PersonalizeConfig,
+    *,
+    seeds: Sequence[int],
+    report: OnProgress,
+) -> list[Adapter | Diverged]:
+    """HyperDreamBooth, section 4, on aligned faces: predict, relax the rank, finetune, pack."""
+    if not faces:
+        return []
+    report(Phase.PREDICTING, 0, 1)
+    finetune = config.finetune if networks.hypernetwork else config.finetune_from_start
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    prediction = predict(networks, faces)
+    lidb = relax_rank(prediction, finetune.rank, generators, std=finetune.new_rank_std)
+    prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
+    examples = Examples(encode_images(networks.base_model, faces), prompts, generators)
+    lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
+    return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
+
+
+def generate(
+    networks: Networks,
+    adapters: Sequence[Adapter],
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    config: SampleConfig,
+    on_step: OnStep | None = None,
+) -> list[Image.Image]:
+    """One picture for each adapter, prompt and seed; `{subject}` in a prompt is the adapter's person.
+
+    Subjects may be mixed freely: a picture depends on its own adapter, prompt and seed alone.
+    """
+    subjects = list({id(adapter): adapter for adapter in adapters}.values())
+    rows = {id(adapter): row for row, adapter in enumerate(subjects)}
+    subject_of_sample = torch.tensor([rows[id(adapter)] for adapter in adapters], device=networks.base_model.device)
+    filled = [networks.config.fill_prompt(prompt) for prompt in prompts]
+    with attach(networks.base_model, unpack(networks, subjects), subject_of_sample=subject_of_sample) as base_model:
+        return sample(base_model, filled, seeds=seeds, config=config, on_step=on_step)
+
+
+@torch.no_grad()
+def predict(networks: Networks, faces: Sequence[Image.Image]) -> LiDB:
+    """The first guess at rank 1: the hypernetwork's, or the shared start where there is none."""
+    if networks.hypernetwork is None:
+        return shared_start(networks.basis, subjects=len(faces))
+    pixels = image_tensor(faces, size=networks.hypernetwork.config.image_size)
+    prediction: LiDB = networks.hypernetwork(pixels.to(networks.basis.device, networks.basis.dtype))
+    return prediction
+
+
+def pack(
+    lidb: LiDB, row: int, networks: Networks, config: PersonalizeConfig, finetune: FinetuneConfig, *, seed: int
+) -> Adapter | Diverged:
+    """One subject's row of a batch as an adapter."""
+    a_train, b_train = (train[row].double().cpu().numpy() for train in (lidb.a_train, lidb.b_train))
+    if not (np.isfinite(a_train).all() and np.isfinite(b_train).all()):
+        return Diverged("the finetuning diverged")
+    provenance = Provenance(
+        base_model=networks.base_model.name,
+        base_model_hash=networks.base_model.weights_hash,
+        hypernetwork_hash=networks.hypernetwork_hash,
+        aux_seed=networks.basis.config.aux_seed,
+        a=networks.basis.config.a,
+        b=networks.basis.config.b,
+        rank=lidb.rank,
+        seed=seed,
+        trigger=config.subject,
+        method="hyperdreambooth" if networks.hypernetwork else "lidb",
+        finetune=asdict(finetune),
+    )
+    return Adapter.pack(networks.basis.table, a_train, b_train, provenance)
+
+
+def unpack(networks: Networks, adapters: Sequence[Adapter]) -> LiDB:
+    """Adapters of any ranks as one batch; a smaller rank is filled up with zeros, which add nothing."""
+    basis = networks.basis
+    for adapter in adapters:
+        adapter.check_fits(
+            base_model_hash=networks.base_model.weights_hash, table=basis.table, aux_seed=basis.config.aux_seed
+        )
+    rank = max(adapter.provenance.rank for adapter in adapters)
+
+    def stacked(trains: Sequence[np.ndarray]) -> Tensor:
+        padded = [np.pad(train.astype(np.float32), ((0, rank - len(train)), (0, 0))) for train in trains]
+        return torch.from_numpy(np.stack(padded)).to(basis.device, basis.dtype)
+
+    a_train = stacked([adapter.a_train for adapter in adapters])
+    return LiDB(basis, a_train, stacked([adapter.b_train for adapter in adapters]))
+
+
+def _portrait(photo: Image.Image, networks: Networks, config: PersonalizeConfig) -> Image.Image | FaceError:
+    """The aligned face, or what is wrong with the photo, as a value: one bad photo must not end the batch."""
+    size = networks.base_model.resolution
+    try:
+        return align_face(photo, networks.face_detector, size=size, min_face_pixels=config.min_face_pixels)
+    except FaceError as error:
+        return error
