@@ -9,8 +9,8 @@ def subject_prefix(subject_id: UUID) -> str:
 
 
 def photo_key(subject_id: UUID) -> str:
-    """The re-encoded photo, without metadata."""
-    return f"{subject_prefix(subject_id)}photo.png"
+    """The re-encoded photo, without metadata; its content type says PNG or JPEG."""
+    return f"{subject_prefix(subject_id)}photo"
 
 
 def adapter_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:

@@ -114,10 +114,13 @@ def held(job_id: UUID, attempt: int) -> ColumnElement[bool]:
 
 
 def renew_lease(job_id: UUID, attempt: int, *, lease: timedelta) -> ReturningUpdate[bool]:
-    """Keep the job; returns whether the caller asked to cancel. No row back means the lease was lost."""
+    """Keep the job; returns whether the caller asked to cancel. No row back means somebody took it.
+
+    A lease that is over can be renewed as long as the sweeper hasn't judged: after an outage of the database that is what it waits for.
+    """
     return (
         update(Job)
-        .where(held(job_id, attempt))
+        .where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
         .values(lease_expires_at=CLOCK + lease)
         .returning(Job.cancel_requested)
         .execution_options(synchronize_session=False)
@@ -225,27 +228,29 @@ def lease_is_over(lease: timedelta) -> ColumnElement[bool]:
     )
 
 
+def _may_run_again(*, max_strikes: int, max_attempts: int) -> ColumnElement[bool]:
+    """Its caller still wants it, and it hasn't cost enough workers to be the cause."""
+    return (Job.strikes + 1 < max_strikes) & (Job.attempt < max_attempts) & Job.cancel_requested.is_(False)
+
+
 def requeue_lost_jobs(*, lease: timedelta, max_strikes: int, max_attempts: int) -> ReturningUpdate[Job]:
     """Back to the queue, with a strike, whatever a dead worker held. Only the sweeper runs this."""
     return (
         update(Job)
-        .where(
-            lease_is_over(lease),
-            Job.strikes + 1 < max_strikes,
-            Job.attempt < max_attempts,
-            Job.cancel_requested.is_(False),
-        )
+        .where(lease_is_over(lease), _may_run_again(max_strikes=max_strikes, max_attempts=max_attempts))
         .values(**_BACK_IN_THE_QUEUE, strikes=Job.strikes + 1)
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
 
 
-def end_lost_jobs(*, lease: timedelta, error: Mapping[str, Any], keep: timedelta) -> ReturningUpdate[Job]:
-    """What `requeue_lost_jobs` left: cancelled by its caller, or out of strikes."""
+def end_lost_jobs(
+    *, lease: timedelta, max_strikes: int, max_attempts: int, error: Mapping[str, Any], keep: timedelta
+) -> ReturningUpdate[Job]:
+    """What a dead worker held and nobody should try again: cancelled by its caller, or out of strikes."""
     return (
         update(Job)
-        .where(lease_is_over(lease))
+        .where(lease_is_over(lease), ~_may_run_again(max_strikes=max_strikes, max_attempts=max_attempts))
         .values(
             status=case(
                 (Job.cancel_requested, literal(JobStatus.CANCELED, Job.status.type)),
