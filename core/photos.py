@@ -1,118 +1,133 @@
-"""Is this a picture we accept, and its pixels alone: format by magic bytes, size from the header, upright, sRGB, no metadata.
+"""Is this a picture that we accept? If so, the same picture upright, plain RGB and without metadata.
 
-`normalize_photo` may need a lot of memory and time for what a stranger sends: `app/photo_decoder.py` runs it in a limited process.
+The order matters: size in bytes, format by its first bytes (never by its label), size in pixels from the header, and
+only then a decoder. `core/photo_reader.py` runs this in a process of its own, with limits.
 """
 
-import warnings
-from io import BytesIO
+import io
+from dataclasses import dataclass
+from typing import Any
 
-from PIL import Image, ImageCms, ImageOps
-from pillow_heif import HeifImageFile
+import pi_heif
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from core.errors import PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
+from core.errors import PhotoTooLarge, PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
 
-# Larger photos are scaled down to this: a face that fills a fifteenth of one is still 200 pixels wide.
-MAX_SIDE = 3072
-ORIENTATION = 0x0112
+# Pillow's plug-in for what the first bytes say. HEIF comes from pi-heif, a build that decodes only.
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
-SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
-FTYP_CHARACTERS = 64
+LONGEST_SIDE = 4096  # larger photos are shrunk: no face model reads more
+LOSSLESS_PIXELS = 1_000_000  # up to here the stored photo is a PNG, above a fine JPEG
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112  # EXIF
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def photo_format(content: bytes) -> str:
-    """The format by its magic bytes, whatever name or label it came under."""
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest photo that is taken."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A photo as it is stored: upright, RGB, no metadata."""
+
+    content: bytes
+    content_type: str
+    width: int
+    height: int
+
+
+def normalise(content: bytes, limits: Limits) -> Photo:
+    """Check and re-encode a photo; PhotoRejected, with its code, for what can't be used."""
+    if len(content) > limits.max_bytes:
+        raise PhotoTooLarge(f"at most {limits.max_bytes:,} bytes")
+    image = _open(content, limits.max_pixels)
+    try:
+        upright = _upright(image, content)
+        return _encoded(_plain_rgb(upright))
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, MemoryError) as error:
+        # A decoder met damage; Pillow and its plug-ins have no class in common for that.
+        raise PhotoUnreadable("the picture could not be decoded") from error
+
+
+def sniff(content: bytes) -> str | None:
+    """Pillow's name for the format that the first bytes announce; None if it is none of ours."""
     if content.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
-    if content[4:8] == b"ftyp":
-        return _iso_format(content)
-    raise PhotoUnsupported("We read JPEG, PNG, WebP, HEIC and AVIF.")
-
-
-def _iso_format(content: bytes) -> str:
-    """HEIC and AVIF share a container: the brands in its first box tell them apart."""
-    end = min(int.from_bytes(content[:4], "big"), FTYP_CHARACTERS)
-    brands = {content[start : start + 4] for start in (8, *range(16, end, 4))}
+    if content[4:8] != b"ftyp":
+        return None
+    box = content[8 : min(int.from_bytes(content[:4]), 128)]
+    brands = {box[:4]} | {box[start : start + 4] for start in range(8, len(box), 4)}
     if brands & AVIF_BRANDS:
         return "AVIF"
-    if brands & HEIF_BRANDS:
-        return "HEIF"
-    raise PhotoUnsupported("We read JPEG, PNG, WebP, HEIC and AVIF.")
+    return "HEIF" if brands & HEIF_BRANDS else None
 
 
-def normalize_photo(content: bytes, *, max_pixels: int) -> bytes:
-    """The first picture of the file as an upright sRGB PNG without metadata."""
-    image = _open(content, photo_format(content))
-    if image.width * image.height > max_pixels:
-        raise PhotoTooManyPixels(f"{image.width} x {image.height} pixels; at most {max_pixels} are read.")
+def _open(content: bytes, max_pixels: int) -> Image.Image:
+    """Read the header alone, and refuse what it promises too much of."""
+    kind = sniff(content)
+    if kind is None:
+        raise PhotoUnsupported("send JPEG, PNG, WebP, HEIC or AVIF")
+    pi_heif.register_heif_opener()
     try:
-        image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode at the half or the quarter where that is enough
-        upright = ImageOps.exif_transpose(_first_frame(image, content))
-        pixels = _srgb(_eight_bits(upright), upright.info.get("icc_profile"))
-        pixels.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-        return _png(pixels)
-    except Exception as error:  # Pillow's decoders raise whatever their damaged input leads them to
-        raise PhotoUnreadable from error
-
-
-def _open(content: bytes, kind: str) -> Image.Image:
-    """Read the header; no pixel is decoded."""
-    try:
-        with warnings.catch_warnings():
-            # Our own limit is checked before decoding.
-            warnings.simplefilter("ignore")
-            if kind == "HEIF":
-                return HeifImageFile(BytesIO(content))
-            return Image.open(BytesIO(content), formats=[kind])
+        image = Image.open(io.BytesIO(content), formats=[kind])
     except Image.DecompressionBombError as error:
-        raise PhotoTooManyPixels from error
-    except Exception as error:  # the header itself is damaged
-        raise PhotoUnreadable from error
-
-
-def _first_frame(image: Image.Image, content: bytes) -> Image.Image:
-    """Decode. The HEIC library has applied the container's rotation; the EXIF tag counts only where the container has none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata, which we drop anyway
-        orientation = image.info.get("original_orientation")
-        image.load()
-    if orientation and b"irot" not in content and b"imir" not in content:
-        image.getexif()[ORIENTATION] = orientation
+        raise PhotoTooManyPixels(f"at most {max_pixels:,} pixels") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
+        raise PhotoUnreadable("the picture's header is damaged") from error
+    if image.width * image.height > max_pixels:
+        raise PhotoTooManyPixels(f"{image.width} x {image.height}; at most {max_pixels:,} pixels")
     return image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """RGB or CMYK with eight bits a channel; what is transparent becomes white."""
-    if image.mode in SIXTEEN_BIT:
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.mode == "CMYK":
-        return image
+def _upright(image: Image.Image, content: bytes) -> Image.Image:
+    """Turn the picture as its EXIF orientation says. HEIF's own rotation is applied by its library already."""
+    image.load()
+    if image.format != "HEIF":
+        return ImageOps.exif_transpose(image)
+    orientation = image.info.get("original_orientation")
+    # Some writers leave the rotation to EXIF alone, though the standard has boxes for it.
+    turned_by_the_library = b"irot" in content or b"imir" in content
+    method = TRANSPOSE.get(orientation or 1)
+    return image if method is None or turned_by_the_library else image.transpose(method)
+
+
+def _plain_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; transparency becomes white, 16-bit gray keeps its upper half."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = image.point(lambda level: level / 256).convert("L")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     return image.convert("RGB")
 
 
-def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colours of another space (phones use Display P3) as sRGB; a broken profile is no reason to refuse a photo."""
-    if profile:
-        try:
-            source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-            return converted if converted is not None else image.convert("RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass
-    return image.convert("RGB")
-
-
-def _png(image: Image.Image) -> bytes:
-    """Only pixels: a new image carries no text, profile or EXIF over."""
-    clean = Image.new("RGB", image.size)
-    clean.paste(image)
-    out = BytesIO()
-    clean.save(out, "PNG", compress_level=1)
-    return out.getvalue()
+def _encoded(image: Image.Image) -> Photo:
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.info.clear()
+    lossless = image.width * image.height <= LOSSLESS_PIXELS
+    options: dict[str, Any] = (
+        {"format": "PNG", "compress_level": 3}
+        if lossless
+        else {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0}
+    )
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    content_type = "image/png" if lossless else "image/jpeg"
+    return Photo(content=buffer.getvalue(), content_type=content_type, width=image.width, height=image.height)
