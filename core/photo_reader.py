@@ -45,7 +45,7 @@ class PhotoReader:
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]  # pebble annotates most, not this
         self._pool.join()
 
 

@@ -5,6 +5,7 @@ only then a decoder. `core/photo_reader.py` runs this in a process of its own, w
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +87,9 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         raise PhotoUnsupported("send JPEG, PNG, WebP, HEIC or AVIF")
     pi_heif.register_heif_opener()
     try:
-        image = Image.open(io.BytesIO(content), formats=[kind])
-    except Image.DecompressionBombError as error:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(content), formats=[kind])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoTooManyPixels(f"at most {max_pixels:,} pixels") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         raise PhotoUnreadable("the picture's header is damaged") from error

@@ -1,0 +1,142 @@
+"""The photo: every kind that comes is stored upright and bare, or refused with a code."""
+
+import io
+import time
+import tracemalloc
+
+import pytest
+from PIL import Image
+
+from core.errors import PhotoRejected, PhotoTooLarge, PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
+from core.photos import Limits, Photo, normalise
+from tests.core import photo_corpus as corpus
+
+LIMITS = Limits(max_bytes=20_000_000, max_pixels=50_000_000)
+KINDS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF")
+FILTER = "ignore::UserWarning"  # Pillow warns about damage that the verdict tells of
+
+
+def opened(photo: Photo) -> Image.Image:
+    return Image.open(io.BytesIO(photo.content))
+
+
+def assert_upright(photo: Photo) -> None:
+    image = opened(photo)
+    assert image.size == (corpus.WIDTH, corpus.HEIGHT)
+    right, bottom = corpus.WIDTH - 10, corpus.HEIGHT - 10
+    for place, colour in (
+        ((10, 10), corpus.RED),
+        ((right, 10), corpus.GREEN),
+        ((10, bottom), corpus.BLUE),
+        ((right, bottom), corpus.WHITE),
+    ):
+        seen = image.getpixel(place)
+        assert isinstance(seen, tuple)
+        assert max(abs(a - b) for a, b in zip(seen, colour, strict=True)) < 40, (place, seen, colour)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_of_a_phone_is_taken(kind: str) -> None:
+    assert_upright(normalise(corpus.encoded(corpus.corners(), kind), LIMITS))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_as_its_camera_was_held(orientation: int) -> None:
+    assert_upright(normalise(corpus.turned_jpeg(orientation), LIMITS))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_is_turned_once_and_not_twice(orientation: int) -> None:
+    assert_upright(normalise(corpus.turned_heic(orientation), LIMITS))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_that_leaves_its_rotation_to_exif_is_turned_too(orientation: int) -> None:
+    assert_upright(normalise(corpus.heic_with_exif_orientation_alone(orientation), LIMITS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_private_is_stored(kind: str) -> None:
+    photo = normalise(corpus.with_private_metadata(kind), LIMITS)
+    image = opened(photo)
+    assert not image.getexif()
+    assert not image.info.keys() & {"exif", "xmp", "comment", "Comment", "icc_profile"}
+    assert b"secret" not in photo.content
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_kind_of_pixel_becomes_plain_rgb(mode: str) -> None:
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    source = (
+        corpus.corners("L").convert("I").point(lambda level: level * 256).convert("I;16") if mode == "I;16" else None
+    )
+    photo = normalise(corpus.encoded(source or corpus.corners(mode), kind), LIMITS)
+    assert opened(photo).mode == "RGB"
+    lightest = opened(photo).convert("L").getextrema()[1]
+    assert isinstance(lightest, (int, float))
+    assert lightest > 200
+
+
+def test_transparency_becomes_white() -> None:
+    glass = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    assert opened(normalise(corpus.encoded(glass, "PNG"), LIMITS)).getpixel((5, 5)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
+def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+    assert_upright(normalise(corpus.animated(kind), LIMITS))
+
+
+@pytest.mark.parametrize("name", corpus.not_pictures())
+def test_what_is_no_picture_is_refused_whatever_its_label(name: str) -> None:
+    with pytest.raises(PhotoUnsupported):
+        normalise(corpus.not_pictures()[name], LIMITS)
+
+
+@pytest.mark.parametrize("name", corpus.polyglots())
+def test_of_a_polyglot_only_the_picture_is_kept(name: str) -> None:
+    photo = normalise(corpus.polyglots()[name], LIMITS)
+    assert_upright(photo)
+    assert not any(mark in photo.content for mark in (b"PK\x03\x04", b"<script", b"%PDF"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_file_is_unreadable(kind: str) -> None:
+    whole = corpus.encoded(corpus.corners(), kind)
+    with pytest.raises(PhotoUnreadable):
+        normalise(whole[: len(whole) // 2], LIMITS)
+
+
+def test_one_byte_too_many_is_too_large() -> None:
+    with pytest.raises(PhotoTooLarge):
+        normalise(bytes(LIMITS.max_bytes + 1), LIMITS)
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    bomb = corpus.bomb()
+    assert len(bomb) < 20_000
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(PhotoTooManyPixels):
+        normalise(bomb, LIMITS)
+    seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000_000
+    assert seconds < 1  # 1 ms on an idle core; decoding it would take seconds
+
+
+@pytest.mark.filterwarnings(FILTER)
+def test_five_hundred_damaged_files_are_taken_or_refused_and_never_an_accident() -> None:
+    verdicts = []
+    for content in corpus.mutations(500):
+        try:
+            verdicts.append(normalise(content, LIMITS).content_type)
+        except PhotoRejected as error:
+            verdicts.append(error.code)
+    assert set(verdicts) <= {"image/png", "photo_unsupported", "photo_unreadable", "photo_too_many_pixels"}
+    assert len(set(verdicts)) > 2
+
+
+def test_a_large_photo_is_shrunk_and_kept_as_a_jpeg() -> None:
+    photo = normalise(corpus.encoded(Image.new("RGB", (5000, 2500), "gray"), "JPEG"), LIMITS)
+    assert (photo.width, photo.height, photo.content_type) == (4096, 2048, "image/jpeg")
