@@ -38,11 +38,11 @@ class Account:
 
 
 def server_account(paths: list[Path]) -> Account | None:
-    """None means ourselves; root lends the servers `HDB_SERVER_ACCOUNT`, or `nobody`."""
+    """None means ourselves; as root, `nobody`."""
     if os.geteuid() != 0:
         _require_a_name(os.geteuid())
         return None
-    entry = pwd.getpwnam(os.environ.get("HDB_SERVER_ACCOUNT", "nobody"))
+    entry = pwd.getpwnam("nobody")
     account = Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     hidden = [path for path in paths if not account.can_reach(path)]
     if not hidden:

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from cli.account import server_account
 from cli.ports import free_ports, is_free
-from cli.process import Place
+from cli.process import Place, stop_together
 from cli.seaweed import Seaweed, weed_binary
 from cli.servers import Postgres, Server, Valkey, package_folder
 
@@ -53,10 +53,7 @@ class EmbeddedServers:
 
     def stop(self) -> None:
         """Stop all; none is left behind, whatever one of them does."""
-        for server in self.servers:
-            server.ask_to_stop()
-        for server in self.servers:
-            server.wait_stopped()
+        stop_together(self.servers)
 
     def settings(self) -> dict[str, str]:
         """The fields of `Settings` that lead to these servers."""

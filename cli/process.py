@@ -1,10 +1,11 @@
-"""A child process with a log: started, watched, stopped."""
+"""Child processes with a log: started, watched, stopped."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,3 +112,47 @@ class Child:
     def log_tail(self) -> str:
         """The end of its log, for a message."""
         return self.log.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:] if self.log.exists() else ""
+
+
+class Part(ABC):
+    """One part of the stack. `begin` starts it without waiting, so that parts can start side by side."""
+
+    name: str
+    stop_seconds: float = 20
+    child: Child | None = None
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start, and return at once."""
+
+    @abstractmethod
+    def wait_ready(self) -> None:
+        """Return when others can work with it."""
+
+    def running(self) -> Child:
+        """Its process; `begin` comes first."""
+        assert self.child is not None
+        return self.child
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or before it was started."""
+        return self.child.exit_code if self.child else None
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal; `wait_stopped` waits."""
+        if self.child:
+            self.child.ask_to_stop()
+
+    def wait_stopped(self) -> None:
+        """Wait for the end; past `stop_seconds`, force it."""
+        if self.child:
+            self.child.wait_stopped(timeout_seconds=self.stop_seconds)
+
+
+def stop_together(parts: Sequence[Part]) -> None:
+    """Ask all, then wait for all: none is left behind."""
+    for part in parts:
+        part.ask_to_stop()
+    for part in parts:
+        part.wait_stopped()

@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -15,31 +15,20 @@ from psycopg import sql
 
 from cli.errors import StackError
 from cli.ports import LOOPBACK
-from cli.process import Child, Place
+from cli.process import Child, Part, Place
 
-STOP_SECONDS = 20
 DATABASE = "hdb"
 
 
-class Server(ABC):
-    """One embedded server. `begin` starts it without waiting, so that all of them start side by side."""
+class Server(Part):
+    """One embedded server, listening on loopback alone."""
 
-    name: ClassVar[str]
     port_names: ClassVar[tuple[str, ...]]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     death_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, place: Place, *, secret: str, ports: Mapping[str, int]) -> None:
         self.place, self.secret, self.ports = place, secret, ports
-        self.child: Child | None = None
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Start, and return at once."""
-
-    @abstractmethod
-    def wait_ready(self) -> None:
-        """Return when a client can work with it."""
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -52,21 +41,6 @@ class Server(ABC):
         child = Child(self.name, argv, self.place, log, plain | env, self.stop_signal, self.death_signal)
         child.start()
         return child
-
-    def running(self) -> Child:
-        """The process; `begin` comes first."""
-        assert self.child is not None
-        return self.child
-
-    def ask_to_stop(self) -> None:
-        """Send the signal; `wait_stopped` waits."""
-        if self.child:
-            self.child.ask_to_stop()
-
-    def wait_stopped(self) -> None:
-        """Wait for the end."""
-        if self.child:
-            self.child.wait_stopped(timeout_seconds=STOP_SECONDS)
 
 
 class Postgres(Server):
@@ -156,7 +130,7 @@ class Postgres(Server):
         try:
             if process.status() != psutil.STATUS_ZOMBIE and str(self.cluster) in process.cmdline():
                 process.send_signal(signal.SIGINT)
-                process.wait(STOP_SECONDS)
+                process.wait(self.stop_seconds)
         except psutil.NoSuchProcess:
             return
 
