@@ -62,11 +62,12 @@ class EmbeddedServers:
     def _make(self, name: str) -> Server:
         place = Place(self.directory / name, self.account, self._lock)
         place.create()
+        secret = self.state["secret"]
         if name == Postgres.name:
-            return Postgres(place, secret=self.state["secret"], ports=self._ports(Postgres), durable=self._durable)
+            return Postgres(place, secret=secret, ports=self._ports(Postgres), durable=self._durable)
         if name == Valkey.name:
-            return Valkey(place, secret=self.state["secret"], ports=self._ports(Valkey))
-        return Seaweed(place, secret=self.state["secret"], ports=self._ports(Seaweed), origins=self._origins)
+            return Valkey(place, secret=secret, ports=self._ports(Valkey))
+        return Seaweed(place, secret=secret, ports=self._ports(Seaweed), origins=self._origins)
 
     def _ports(self, kind: type[Server]) -> dict[str, int]:
         """Last time's ports where they are still free, so that addresses seldom change."""
@@ -88,6 +89,20 @@ def embedded_servers(
         yield servers.settings()
     finally:
         servers.stop()
+
+
+def known_addresses(directory: Path) -> dict[str, str]:
+    """The fields of `Settings` that lead to the servers another process started there."""
+    state = read_state(directory)
+    if state is None:
+        return {}
+    found: dict[str, str] = {}
+    for kind in (Postgres, Valkey, Seaweed):
+        if kind.name in state["ports"]:
+            found |= kind(
+                Place(directory / kind.name), secret=state["secret"], ports=state["ports"][kind.name]
+            ).settings()
+    return found
 
 
 def read_state(directory: Path) -> State | None:
