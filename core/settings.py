@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     job_days: float = Field(90, gt=0, description="How long finished jobs and their events are kept.")
     idempotency_hours: float = Field(24, gt=0)
 
+    webhook_seconds: Seconds = Field(2, description="How often due webhooks are looked for.")
+    webhook_private_addresses: bool = Field(False, description="Tests only: tell receivers on private addresses too.")
+
     log_json: bool = Field(True, description="One JSON object a line; off, coloured lines for a person.")
 
     @property

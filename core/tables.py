@@ -254,15 +254,15 @@ class WebhookEndpoint(Table):
 
 
 class WebhookDelivery(Table):
-    """One message to one endpoint: tries, answer, and when the next try is due."""
+    """One message to one endpoint: tries, answer, and when the next try is due. Written by a trigger on `jobs`."""
 
     __tablename__ = "webhook_deliveries"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
-    job_id: Mapped[UUID | None] = mapped_column(index=True)
     event: Mapped[str]
-    body: Mapped[dict[str, Any]]
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
+    subject_id: Mapped[UUID | None]
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
     delivered_at: Mapped[datetime | None]

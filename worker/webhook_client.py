@@ -1,0 +1,125 @@
+"""POST to an address that a stranger chose, without becoming their way into our network.
+
+The name is resolved once, every address behind it is checked, and the connection goes to a checked address, so that a
+name that answers differently the second time gains nothing. No redirect is followed, and one deadline covers it all.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import httpcore
+
+SECONDS = 15
+NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class ForbiddenAddress(httpcore.ConnectError):
+    """The name leads to a private, link-local or otherwise special address."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the receiver said: a status, or why there is none."""
+
+    status: int | None
+    error: str | None
+
+
+def post(
+    url: str, headers: Mapping[bytes | str, bytes | str], body: bytes, *, allow_private: bool, seconds: float = SECONDS
+) -> Answer:
+    """Send once. The status alone counts; a body, however long, is not read."""
+    backend = GuardedBackend(allow_private=allow_private, deadline=time.monotonic() + seconds)
+    try:
+        with (
+            httpcore.ConnectionPool(network_backend=backend, max_connections=1) as pool,
+            pool.stream("POST", url, headers=headers, content=body, extensions=_timeouts(seconds)) as response,
+        ):
+            status: int = response.status
+    except (
+        httpcore.NetworkError,
+        httpcore.TimeoutException,
+        httpcore.ProtocolError,
+        httpcore.UnsupportedProtocol,
+        OSError,
+        UnicodeError,
+    ) as error:
+        return Answer(None, f"{type(error).__name__}: {error}"[:300])
+    return Answer(status, None if 200 <= status < 300 else f"the receiver answered {status}")
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects to public addresses alone, and lets nothing outlast the deadline."""
+
+    def __init__(self, *, allow_private: bool, deadline: float) -> None:
+        self._allow_private = allow_private
+        self._deadline = deadline
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        if not self._allow_private and not all(is_public(ip_address(address)) for address in addresses):
+            raise ForbiddenAddress(f"{host} is not a public address")
+        left = min(_left(self._deadline), timeout or SECONDS)
+        stream = self._sockets.connect_tcp(addresses[0], port, left, local_address, socket_options)
+        return _DeadlineStream(stream, self._deadline)
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Reachable from anywhere, and so nothing that only we can reach; also inside IPv6's wrappings of IPv4."""
+    if isinstance(address, IPv6Address):
+        if address in NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+        wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        if wrapped:
+            return is_public(wrapped)
+    return address.is_global and not address.is_multicast
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    """A byte now and then would keep a plain time-out from ever striking."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(self._deadline))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secured = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
+        return _DeadlineStream(secured, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - httpcore's own signature
+        return self._stream.get_extra_info(info)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the receiver took too long")
+    return left
+
+
+def _timeouts(seconds: float) -> dict[str, Any]:
+    return {"timeout": {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}}
