@@ -48,6 +48,7 @@ class DirectoryLock:
         owner = read_owner(self.directory)
         if owner is None and not timed_out:
             return
+        self._file.close()
         who = f"another hdb (process {owner})" if owner else "servers that an hdb left behind"
         raise StackError(
             f"{self.directory} is in use by {who}.", hint="Stop it first, or choose another place with --directory."

@@ -30,6 +30,19 @@ def up(directory: DirectoryOption = HERE, port: PortOption = None) -> None:
 
 
 @app.command()
+def demo(
+    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A photo with one face.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo-output"),
+    directory: DirectoryOption = Path(".hdb-demo"),
+) -> None:
+    """One photo through the whole service, as a phone would see it; everything is stopped afterwards."""
+    from cli.demo import run_demo
+
+    with plain_errors():
+        run_demo(directory, output, photo)
+
+
+@app.command()
 def migrate(directory: DirectoryOption = HERE) -> None:
     """Bring the database to this release's tables, and make the bucket."""
     from core.storage import ObjectStore

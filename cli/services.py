@@ -45,10 +45,9 @@ class Api(Service):
             self.running().wait_until(lambda: client.get("/livez").is_success)
 
 
-def make_services(settings: Settings, embedded: Mapping[str, str], logs: Path) -> tuple[Api, Service, Service]:
-    """API, worker, housekeeping, with our environment and the addresses of the embedded servers."""
-    found = {f"HDB_{name.upper()}": value for name, value in embedded.items()}
-    env = os.environ | found | {"HDB_API_HOST": settings.api_host, "HDB_API_PORT": str(settings.api_port)}
+def make_services(settings: Settings, ours: Mapping[str, str], logs: Path) -> tuple[Api, Service, Service]:
+    """API, worker and housekeeping, with our environment and the settings that the stack adds to it."""
+    env = os.environ | {f"HDB_{name.upper()}": text for name, text in ours.items()}
     return (
         Api(settings, log=logs / "api.log", env=env),
         _worker("worker", "gpu", logs, env),

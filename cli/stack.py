@@ -4,7 +4,7 @@ Read next: `cli/embedded.py` (the servers), `cli/services.py` (our processes), `
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,15 @@ POLL_SECONDS = 0.2
 class Stack:
     """Everything that `hdb up` runs."""
 
-    def __init__(self, directory: Path, given: Settings, say: Say, *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        given: Settings,
+        say: Say,
+        *,
+        port: int | None = None,
+        defaults: Mapping[str, str] | None = None,
+    ) -> None:
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.directory, self._say = directory.resolve(), say
         self._lock = DirectoryLock(self.directory)
@@ -40,10 +48,12 @@ class Stack:
         origins = [f"http://{host}:{api_port}" for host in ("127.0.0.1", "localhost")]
         origins += [str(given.public_url).rstrip("/")] if given.public_url else []
         self.embedded = EmbeddedServers(self.directory, wanted=wanted, origins=origins, lock=self._lock.fd)
-        self.settings = Settings.model_validate(self.embedded.settings() | {"api_port": api_port})
+        unless_given = {name: text for name, text in (defaults or {}).items() if name not in given.model_fields_set}
+        ours = {**unless_given, **self.embedded.settings(), "api_port": str(api_port)}
+        self.settings = Settings.model_validate(ours)
         logs = self.directory / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        self.services = make_services(self.settings, self.embedded.settings(), logs)
+        self.services = make_services(self.settings, ours, logs)
         self.supervisor: Supervisor | None = None
 
     @property
@@ -87,10 +97,10 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    directory: Path, given: Settings, say: Say, *, port: int | None = None
+    directory: Path, given: Settings, say: Say, *, port: int | None = None, defaults: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Stack, str | None]]:
     """A started stack for the length of a `with`, and the first start's API key."""
-    stack = Stack(directory, given, say, port=port)
+    stack = Stack(directory, given, say, port=port, defaults=defaults)
     try:
         key = stack.start()
         yield stack, key

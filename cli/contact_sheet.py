@@ -1,0 +1,33 @@
+"""The demo's result as one picture: the photo large, and every generated picture with its words beneath."""
+
+import io
+import textwrap
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+CELL, GAP, CAPTION = 192, 12, 26
+COLUMNS = 4
+PAPER, INK = (250, 249, 246), (40, 40, 40)
+
+
+def contact_sheet(photo: bytes, pictures: list[bytes], captions: list[str]) -> Image.Image:
+    """The photo over two rows at the left, the pictures in rows of COLUMNS beside it."""
+    rows = -(-len(pictures) // COLUMNS)
+    large = 2 * CELL + GAP + CAPTION
+    width = large + COLUMNS * (CELL + GAP) + 2 * GAP
+    height = GAP + max(rows * (CELL + CAPTION + GAP), large + CAPTION)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    _put(sheet, photo, (GAP, GAP), large, "the photo")
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(index, COLUMNS)
+        corner = (2 * GAP + large + column * (CELL + GAP), GAP + row * (CELL + CAPTION + GAP))
+        _put(sheet, picture, corner, CELL, caption)
+    return sheet
+
+
+def _put(sheet: Image.Image, encoded: bytes, corner: tuple[int, int], side: int, caption: str) -> None:
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+    sheet.paste(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS), corner)
+    text = textwrap.shorten(caption, width=side // 7, placeholder="...")
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(sheet).text((corner[0] + side / 2, corner[1] + side + 4), text, INK, font, anchor="ma")
