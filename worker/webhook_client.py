@@ -9,13 +9,14 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 import httpcore
 
+from core.addresses import is_public
+
 SECONDS = 15
-NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(httpcore.ConnectError):
@@ -75,17 +76,6 @@ class GuardedBackend(httpcore.NetworkBackend):
         left = min(_left(self._deadline), timeout or SECONDS)
         stream = self._sockets.connect_tcp(addresses[0], port, left, local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
-
-
-def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Reachable from anywhere, and so nothing that only we can reach; also inside IPv6's wrappings of IPv4."""
-    if isinstance(address, IPv6Address):
-        if address in NAT64:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-        wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
-        if wrapped:
-            return is_public(wrapped)
-    return address.is_global and not address.is_multicast
 
 
 class _DeadlineStream(httpcore.NetworkStream):
