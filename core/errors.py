@@ -22,6 +22,23 @@ class FailureCode(StrEnum):
     INTERNAL = "internal"
 
 
+FAILURE_TITLES: dict[FailureCode, str] = {
+    FailureCode.NO_FACE: "There is no face in this photo",
+    FailureCode.SEVERAL_FACES: "There is more than one face in this photo",
+    FailureCode.FACE_TOO_SMALL: "The face in this photo is too small",
+    FailureCode.BLURRED: "The face in this photo is blurred",
+    FailureCode.PROMPT_TOO_LONG: "The prompt has more words than the model reads",
+    FailureCode.DIVERGED: "The finetuning did not settle",
+    FailureCode.OUT_OF_MEMORY: "The GPU's memory was not enough",
+    FailureCode.STORAGE_UNAVAILABLE: "The object store was not reachable",
+    FailureCode.TIMED_OUT: "The job ran for too long",
+    FailureCode.WORKER_LOST: "The job's workers were lost",
+    FailureCode.ADAPTER_UNREADABLE: "The subject's weights don't fit this model",
+    FailureCode.DEADLINE_PASSED: "The deadline passed before the job began",
+    FailureCode.INTERNAL: "Something went wrong on our side",
+}
+
+
 class AppError(Exception):
     """An error that a caller gets to see. Subclasses set `status`, `code` and `title`."""
 
@@ -59,6 +76,24 @@ class MethodNotAllowed(AppError):
     """The path exists, the verb doesn't."""
 
     status, code, title = 405, "method_not_allowed", "This path does not take that method"
+
+
+class BodyTooLarge(AppError):
+    """More bytes than any request of this kind needs."""
+
+    status, code, title = 413, "body_too_large", "The body of this request is too large"
+
+
+class UnsupportedMediaType(AppError):
+    """The body is of another type than this path reads."""
+
+    status, code, title = 415, "unsupported_media_type", "This path does not read bodies of that type"
+
+
+class RangeNotSatisfiable(AppError):
+    """The range begins behind the end of the file."""
+
+    status, code, title = 416, "range_not_satisfiable", "The file has no such range"
 
 
 class InvalidRequest(AppError):
@@ -113,6 +148,18 @@ class UnknownBaseModel(AppError):
     """This deployment doesn't serve that base model."""
 
     status, code, title = 422, "unknown_base_model", "This deployment does not serve that base model"
+
+
+class NoHypernetwork(AppError):
+    """The method needs a hypernetwork and the base model has none."""
+
+    status, code, title = 422, "no_hypernetwork", "That base model has no hypernetwork; ask for the method `lidb`"
+
+
+class NotCancelable(AppError):
+    """An erasure, once asked for, is carried out."""
+
+    status, code, title = 409, "not_cancelable", "A job of this kind can't be canceled"
 
 
 class SubjectNotReady(AppError):

@@ -58,3 +58,13 @@ def ring(kind: JobKind, base_model: str) -> bool:
         log.warning("bell.unheard", kind=kind, base_model=base_model, error=str(error))
         return False
     return True
+
+
+def broker_answers() -> bool:
+    """Can a bell be rung now? Looks for a second at most."""
+    try:
+        with celery_app.connection_for_write(connect_timeout=PUBLISH_SECONDS) as connection:
+            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
+    except (OperationalError, OSError):
+        return False
+    return True

@@ -5,11 +5,12 @@ A job moves by a guarded UPDATE whose returned row decides, on the database's cl
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Select, case, func, literal, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Delete, Select, case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
@@ -116,7 +117,7 @@ def held(job_id: UUID, attempt: int) -> ColumnElement[bool]:
 def renew_lease(job_id: UUID, attempt: int, *, lease: timedelta) -> ReturningUpdate[bool]:
     """Keep the job; returns whether the caller asked to cancel. No row back means somebody took it.
 
-    A lease that is over can be renewed as long as the sweeper hasn't judged: after an outage of the database that is what it waits for.
+    A lease that is over can be renewed until the sweeper judges: after an outage of the database that is what it waits for.
     """
     return (
         update(Job)
@@ -219,38 +220,65 @@ def request_cancel(job_id: UUID) -> ReturningUpdate[Job]:
     )
 
 
-def lease_is_over(lease: timedelta) -> ColumnElement[bool]:
-    """A worker fell silent. After an outage of the database nobody could renew: nobody is judged for one lease."""
+def cancel_queued_of(subject_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
+    """The subject is being erased: what waits for it ends here."""
     return (
-        (Job.status == JobStatus.RUNNING)
-        & (Job.lease_expires_at < CLOCK)
-        & (func.pg_postmaster_start_time() < CLOCK - lease)
+        update(Job)
+        .where(Job.subject_id == subject_id, Job.status == JobStatus.QUEUED)
+        .values(status=JobStatus.CANCELED, cancel_requested=True, finished_at=NOW, expires_at=NOW + keep)
+        .returning(Job)
+        .execution_options(synchronize_session=False)
     )
 
 
-def _may_run_again(*, max_strikes: int, max_attempts: int) -> ColumnElement[bool]:
-    """Its caller still wants it, and it hasn't cost enough workers to be the cause."""
-    return (Job.strikes + 1 < max_strikes) & (Job.attempt < max_attempts) & Job.cancel_requested.is_(False)
+def request_cancel_of(subject_id: UUID) -> ReturningUpdate[Job]:
+    """The subject is being erased: workers drop what they do for it."""
+    return (
+        update(Job)
+        .where(Job.subject_id == subject_id, Job.status == JobStatus.RUNNING, Job.kind != JobKind.ERASE)
+        .values(cancel_requested=True)
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
 
 
-def requeue_lost_jobs(*, lease: timedelta, max_strikes: int, max_attempts: int) -> ReturningUpdate[Job]:
+@dataclass(frozen=True)
+class Rules:
+    """When a job is taken from a silent worker, and when it is not tried again."""
+
+    lease: timedelta
+    max_strikes: int
+    max_attempts: int
+
+    def lease_is_over(self) -> ColumnElement[bool]:
+        """A worker fell silent. In the first lease after the database's start nobody is judged: nobody could renew."""
+        return (
+            (Job.status == JobStatus.RUNNING)
+            & (Job.lease_expires_at < CLOCK)
+            & (func.pg_postmaster_start_time() < CLOCK - self.lease)
+        )
+
+    def allow_another(self) -> ColumnElement[bool]:
+        """Its caller still wants it, and it hasn't cost enough workers to be the cause."""
+        return (Job.strikes + 1 < self.max_strikes) & (Job.attempt < self.max_attempts) & ~Job.cancel_requested
+
+
+def requeue_lost_jobs(rules: Rules) -> ReturningUpdate[Job]:
     """Back to the queue, with a strike, whatever a dead worker held. Only the sweeper runs this."""
     return (
         update(Job)
-        .where(lease_is_over(lease), _may_run_again(max_strikes=max_strikes, max_attempts=max_attempts))
+        .where(rules.lease_is_over(), rules.allow_another())
         .values(**_BACK_IN_THE_QUEUE, strikes=Job.strikes + 1)
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
 
 
-def end_lost_jobs(
-    *, lease: timedelta, max_strikes: int, max_attempts: int, error: Mapping[str, Any], keep: timedelta
-) -> ReturningUpdate[Job]:
+def end_lost_jobs(rules: Rules, *, error: Mapping[str, Any], keep: timedelta) -> ReturningUpdate[Job]:
     """What a dead worker held and nobody should try again: cancelled by its caller, or out of strikes."""
     return (
         update(Job)
-        .where(lease_is_over(lease), ~_may_run_again(max_strikes=max_strikes, max_attempts=max_attempts))
+        .where(rules.lease_is_over(), ~rules.allow_another())
         .values(
             status=case(
                 (Job.cancel_requested, literal(JobStatus.CANCELED, Job.status.type)),
@@ -313,9 +341,9 @@ def report_alive(
     role: WorkerRole,
     *,
     state: str,
-    base_model: str | None,
-    base_model_hash: str | None,
-    has_hypernetwork: bool,
+    base_model: str | None = None,
+    base_model_hash: str | None = None,
+    has_hypernetwork: bool = False,
 ) -> Insert:
     """A process says what it serves and how it is."""
     said = {
@@ -332,3 +360,8 @@ def report_alive(
 def live_workers(*, within: timedelta) -> Select[WorkerProcess]:
     """The processes heard of lately."""
     return select(WorkerProcess).where(WorkerProcess.seen_at > NOW - within)
+
+
+def report_gone(name: str) -> Delete:
+    """The process ended in good order."""
+    return delete(WorkerProcess).where(WorkerProcess.name == name)

@@ -1,0 +1,58 @@
+"""From an API key to a caller: who they are and what they may do."""
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.accounts import Scope, hash_key
+from core.errors import Forbidden, Unauthorized
+from core.tables import ApiKey, Generation, Job, Subject
+
+MAX_KEY_CHARACTERS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """The account behind a key. A phone's token sees one subject only, or none before it has made it."""
+
+    account_id: UUID
+    key_id: UUID
+    scopes: frozenset[Scope]
+    one_subject: bool
+    subject_id: UUID | None
+
+    def require(self, scope: Scope) -> None:
+        """Forbidden without the scope."""
+        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+            raise Forbidden(f"This needs a key with the scope `{scope}`.")
+
+    def bound_to(self, subject_id: UUID | None) -> "Caller":
+        """The same caller once its token has made a subject."""
+        return replace(self, subject_id=subject_id) if self.one_subject else self
+
+    def owns(self, table: type[Subject] | type[Job] | type[Generation]) -> ColumnElement[bool]:
+        """Rows that this caller gets to see. Everybody else's look like unknown ones."""
+        mine = table.account_id == self.account_id
+        if not self.one_subject:
+            return mine
+        subject_id = Subject.id if table is Subject else table.subject_id  # type: ignore[union-attr]
+        return mine & (subject_id == self.subject_id)
+
+
+async def find_caller(session: AsyncSession, key: str) -> Caller:
+    """Unauthorized unless the key is known, not revoked and not expired."""
+    if not key or len(key) > MAX_KEY_CHARACTERS:
+        raise Unauthorized
+    usable = ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+    row = await session.scalar(select(ApiKey).where(ApiKey.sha256 == hash_key(key), usable))
+    if row is None:
+        raise Unauthorized("This key is unknown, revoked or expired.")
+    return Caller(
+        account_id=row.account_id,
+        key_id=row.id,
+        scopes=frozenset(Scope(scope) for scope in row.scopes),
+        one_subject=row.one_subject,
+        subject_id=row.subject_id,
+    )

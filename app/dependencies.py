@@ -1,0 +1,137 @@
+"""What endpoints ask for."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Header, Path, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import Caller, find_caller
+from app.parts import Parts
+from app.unit_of_work import UnitOfWork
+from core.accounts import Scope
+from core.errors import NotFound, Unauthorized
+from core.ids import GENERATION, JOB, SUBJECT, decode_id
+
+MAX_IDEMPOTENCY_KEY = 255
+bearer = HTTPBearer(
+    scheme_name="ApiKey",
+    auto_error=False,
+    description="`Authorization: Bearer hdb_live_...`, made with `hdb keys create`. Scopes: read, subjects:write, "
+    "generations:write, admin.",
+)
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def get_parts(request: Request) -> Parts:
+    """What `create_app` made."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(get_parts)]
+
+
+async def authenticate(scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
+    """The caller, who has the scopes that the endpoint names."""
+    if credentials is None:
+        raise Unauthorized("Send `Authorization: Bearer <key>`.")
+    async with parts.sessions() as session:
+        caller = await find_caller(session, credentials.credentials)
+    for scope in scopes.scopes:
+        caller.require(Scope(scope))
+    return caller
+
+
+def caller_with(scope: Scope) -> object:
+    """A dependency that lets only keys with the scope in, and shows it in the OpenAPI document."""
+    return Security(authenticate, scopes=[scope.value])
+
+
+CallerDep = Annotated[Caller, Security(authenticate)]
+ReaderDep = Annotated[Caller, caller_with(Scope.READ)]
+SubjectWriterDep = Annotated[Caller, caller_with(Scope.SUBJECTS_WRITE)]
+GenerationWriterDep = Annotated[Caller, caller_with(Scope.GENERATIONS_WRITE)]
+AdminDep = Annotated[Caller, caller_with(Scope.ADMIN)]
+
+
+async def unit_of_work(parts: PartsDep) -> AsyncIterator[UnitOfWork]:
+    """One transaction around the endpoint; nothing is kept if it raises."""
+    async with parts.sessions() as session:
+        uow = UnitOfWork(session, parts.publisher)
+        yield uow
+        await uow.commit()
+
+
+async def read_session(parts: PartsDep) -> AsyncIterator[AsyncSession]:
+    """For endpoints that only read."""
+    async with parts.sessions() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(read_session, scope="function")]
+# With the default scope, the commit would run after the answer has been sent.
+UnitOfWorkDep = Annotated[UnitOfWork, Depends(unit_of_work, scope="function")]
+
+IdempotencyKeyDep = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_IDEMPOTENCY_KEY,
+        description="Any unique text. The same key and request give the first answer again, for 24 hours.",
+    ),
+]
+PreferDep = Annotated[
+    str | None,
+    Header(alias="Prefer", description="`wait=N` (N up to 20) holds the answer until the job's state changes."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a request that makes something says beside its body."""
+
+    key: str | None
+    prefer: str | None
+    traceparent: str
+
+
+def submission(request: Request, key: IdempotencyKeyDep = None, prefer: PreferDep = None) -> Submission:
+    """From the headers."""
+    return Submission(key=key, prefer=prefer, traceparent=request.state.traceparent)
+
+
+SubmissionDep = Annotated[Submission, Depends(submission)]
+IfNoneMatchDep = Annotated[str | None, Header(alias="If-None-Match", description="An ETag; 304 if it still holds.")]
+
+
+def typed_id(prefix: str, text: str) -> UUID:
+    """What is no id of that type is simply not there."""
+    value = decode_id(prefix, text)
+    if value is None:
+        raise NotFound
+    return value
+
+
+def subject_id(subject_id: Annotated[str, Path(examples=["sub_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+    """The subject in the path."""
+    return typed_id(SUBJECT, subject_id)
+
+
+def job_id(job_id: Annotated[str, Path(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+    """The job in the path."""
+    return typed_id(JOB, job_id)
+
+
+def generation_id(generation_id: Annotated[str, Path(examples=["gen_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+    """The generation in the path."""
+    return typed_id(GENERATION, generation_id)
+
+
+SubjectIdDep = Annotated[UUID, Depends(subject_id)]
+JobIdDep = Annotated[UUID, Depends(job_id)]
+GenerationIdDep = Annotated[UUID, Depends(generation_id)]

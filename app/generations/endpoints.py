@@ -1,0 +1,87 @@
+"""`/v1/generations`: pictures of a subject."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.dependencies import (
+    GenerationIdDep,
+    GenerationWriterDep,
+    PartsDep,
+    ReaderDep,
+    SessionDep,
+    SubjectIdDep,
+    SubmissionDep,
+    UnitOfWorkDep,
+    typed_id,
+)
+from app.documented import problems
+from app.generations import service
+from app.generations.schemas import GenerationAndJob, GenerationList, GenerationRead, NewGeneration
+from app.jobs.endpoints import accepted_headers
+from app.jobs.service import describe_new
+from app.paging import PageDep, add_next_link, next_cursor
+from core.errors import IdempotencyInFlight, IdempotencyMismatch, NotFound, PromptRejected, QueueFull, SubjectNotReady
+from core.ids import SUBJECT
+
+router = APIRouter(prefix="/v1", tags=["generations"])
+REFUSALS = problems(IdempotencyInFlight, IdempotencyMismatch, NotFound, PromptRejected, QueueFull, SubjectNotReady)
+
+
+@router.post("/subjects/{subject_id}/generations", status_code=202, responses=REFUSALS)
+async def create_generation(
+    subject_id: SubjectIdDep,
+    new: NewGeneration,
+    caller: GenerationWriterDep,
+    uow: UnitOfWorkDep,
+    parts: PartsDep,
+    submission: SubmissionDep,
+    response: Response,
+) -> GenerationAndJob:
+    """Ask for pictures of a subject in any scene or style."""
+    job, replayed = await service.create_generation(parts, uow, caller, subject_id, new, submission)
+    described = await describe_new(parts, uow, caller, job, prefer=submission.prefer)
+    response.headers.update(accepted_headers(described, submission.prefer, replayed=replayed))
+    generation = await service.generation_of(uow.session, job)
+    await uow.session.refresh(job)
+    return GenerationAndJob(
+        generation=(await service.describe(uow.session, parts.store, [generation]))[0], job=described
+    )
+
+
+@router.get("/generations", responses=problems())
+async def list_generations(
+    caller: ReaderDep,
+    session: SessionDep,
+    parts: PartsDep,
+    page: PageDep,
+    request: Request,
+    response: Response,
+    *,
+    subject_id: Annotated[str | None, Query()] = None,
+) -> GenerationList:
+    """Generations, newest first."""
+    subject = typed_id(SUBJECT, subject_id) if subject_id else None
+    generations, ids = await service.list_generations(session, parts.store, caller, page, subject_id=subject)
+    cursor = next_cursor(ids, page)
+    add_next_link(request, response, cursor)
+    return GenerationList(generations=generations, next_cursor=cursor)
+
+
+@router.get("/generations/{generation_id}", responses=problems(NotFound))
+async def get_generation(
+    generation_id: GenerationIdDep, caller: ReaderDep, session: SessionDep, parts: PartsDep
+) -> GenerationRead:
+    """A generation; its pictures, once drawn, as links that work for a few minutes."""
+    generation = await service.load_generation(session, caller, generation_id)
+    return (await service.describe(session, parts.store, [generation]))[0]
+
+
+@router.delete("/generations/{generation_id}", status_code=204, responses=problems(NotFound))
+async def delete_generation(
+    generation_id: GenerationIdDep, caller: GenerationWriterDep, uow: UnitOfWorkDep, parts: PartsDep
+) -> None:
+    """Throw pictures away before their time."""
+    keep = timedelta(days=parts.settings.job_days)
+    await service.delete_generation(uow.session, caller, generation_id, keep=keep)

@@ -1,0 +1,91 @@
+"""`/livez`: the process runs. `/readyz`: red without database or bucket; degraded without broker or workers."""
+
+import asyncio
+from datetime import timedelta
+from enum import StrEnum
+
+from anyio import to_thread
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.dependencies import PartsDep
+from app.parts import Parts
+from core.lifecycle import WorkerRole
+from core.queue import broker_answers
+from core.statements import live_workers
+from core.tables import WorkerProcess
+
+router = APIRouter(tags=["health"])
+WORKER_SEEN = timedelta(seconds=60)
+ANSWER_SECONDS = 3
+WORKING_STATES = frozenset({"ready", "busy"})
+
+
+class Check(StrEnum):
+    """How a part is."""
+
+    OK = "ok"
+    MISSING = "missing"
+
+
+class Readiness(StrEnum):
+    """`ready`; `degraded`: requests are taken, jobs may wait; `unavailable`: requests fail."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    UNAVAILABLE = "unavailable"
+
+
+class Health(BaseModel):
+    """Every part by name."""
+
+    status: Readiness
+    checks: dict[str, Check]
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: {"model": Health, "description": "Requests would fail"}})
+async def readyz(parts: PartsDep, response: Response) -> Health:
+    """Whether requests and jobs get through."""
+    workers, bucket, broker = await asyncio.gather(_workers(parts), _bucket(parts), to_thread.run_sync(broker_answers))
+    vital = {"database": workers is not None, "bucket": bucket}
+    checks = vital | {
+        "broker": broker,
+        "worker": _serves(workers or [], parts.settings.model_name),
+        "housekeeping": any(worker.role == WorkerRole.HOUSEKEEPING for worker in workers or []),
+    }
+    status = Readiness.READY if all(checks.values()) else Readiness.DEGRADED
+    if not all(vital.values()):
+        status = Readiness.UNAVAILABLE
+        response.status_code = 503
+    return Health(status=status, checks={name: Check.OK if fine else Check.MISSING for name, fine in checks.items()})
+
+
+def _serves(workers: list[WorkerProcess], base_model: str) -> bool:
+    return any(
+        worker.role == WorkerRole.GPU and worker.base_model == base_model and worker.state in WORKING_STATES
+        for worker in workers
+    )
+
+
+async def _workers(parts: Parts) -> list[WorkerProcess] | None:
+    """The processes heard of lately; None without the database."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS), parts.sessions() as session:
+            return list((await session.scalars(live_workers(within=WORKER_SEEN))).all())
+    except (SQLAlchemyError, TimeoutError, OSError):
+        return None
+
+
+async def _bucket(parts: Parts) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await to_thread.run_sync(parts.store.is_ready, abandon_on_cancel=True)
+    except TimeoutError:
+        return False

@@ -1,0 +1,90 @@
+"""`/v1/jobs`: watch and cancel."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from app.answers import conditional, known_version
+from app.dependencies import (
+    CallerDep,
+    IfNoneMatchDep,
+    JobIdDep,
+    PartsDep,
+    PreferDep,
+    ReaderDep,
+    SessionDep,
+    UnitOfWorkDep,
+    typed_id,
+)
+from app.documented import problems
+from app.jobs import service
+from app.jobs.schemas import JobRead
+from app.paging import PageDep, add_next_link, next_cursor
+from app.preferences import retry_after, wait_seconds
+from core.errors import NotCancelable, NotFound
+from core.ids import SUBJECT
+from core.lifecycle import FINAL, JobKind, JobStatus
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class JobList(BaseModel):
+    """A page of jobs."""
+
+    jobs: list[JobRead]
+    next_cursor: str | None
+
+
+def progress_headers(job: JobRead, *, waited: int = 0) -> dict[str, str]:
+    """When to ask again, and whether we waited as asked."""
+    headers = {} if job.status in FINAL else {"Retry-After": str(retry_after(job.eta_seconds))}
+    return headers | ({"Preference-Applied": f"wait={waited}"} if waited else {})
+
+
+def accepted_headers(job: JobRead, prefer: str | None, *, replayed: bool = False) -> dict[str, str]:
+    """What a 202 says beside its body."""
+    headers = {"Location": job.links["self"], **progress_headers(job, waited=wait_seconds(prefer))}
+    return headers | ({"Idempotency-Replayed": "true"} if replayed else {})
+
+
+@router.get("/{job_id}", responses=problems(NotFound, also_304=True), response_model=JobRead)
+async def get_job(
+    job_id: JobIdDep, caller: ReaderDep, parts: PartsDep, if_none_match: IfNoneMatchDep = None, prefer: PreferDep = None
+) -> Response:
+    """A job: status, phase, steps, place in the queue, ETA, result or error. Poll it with `If-None-Match`."""
+    seconds = wait_seconds(prefer)
+    seen = known_version(if_none_match)
+    job = await service.describe_later(parts, caller, job_id, seconds=seconds, seen_version=seen)
+    return conditional(job, if_none_match, progress_headers(job, waited=seconds), version=job.version)
+
+
+@router.get("", responses=problems())
+async def list_jobs(
+    caller: ReaderDep,
+    session: SessionDep,
+    parts: PartsDep,
+    page: PageDep,
+    request: Request,
+    response: Response,
+    *,
+    status: Annotated[JobStatus | None, Query()] = None,
+    kind: Annotated[JobKind | None, Query()] = None,
+    subject_id: Annotated[str | None, Query()] = None,
+) -> JobList:
+    """Jobs, newest first."""
+    subject = typed_id(SUBJECT, subject_id) if subject_id else None
+    jobs, ids = await service.list_jobs(
+        session, parts.forecaster, caller, page, status=status, kind=kind, subject_id=subject
+    )
+    cursor = next_cursor(ids, page)
+    add_next_link(request, response, cursor)
+    return JobList(jobs=jobs, next_cursor=cursor)
+
+
+@router.post("/{job_id}/cancel", responses=problems(NotFound, NotCancelable))
+async def cancel_job(job_id: JobIdDep, caller: CallerDep, uow: UnitOfWorkDep, parts: PartsDep) -> JobRead:
+    """Cancel: a queued job ends at once, a running one within a step, one that has ended stays as it is."""
+    job = await service.cancel(uow, caller, job_id, keep=timedelta(days=parts.settings.job_days))
+    return await service.describe(uow.session, parts.forecaster, job)

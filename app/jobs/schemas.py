@@ -1,0 +1,165 @@
+"""The job object: it answers every question in one read."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import problem_type
+from app.jobs.forecast import Pace, coarse, eta_seconds, fraction, queue_seconds
+from app.links import generation_path, job_path, subject_path, weights_path
+from core.errors import FAILURE_TITLES, FailureCode
+from core.ids import GENERATION, JOB, RECEIPT, SUBJECT, encode_id
+from core.lifecycle import FINAL, JobKind, JobStatus, Phase
+from core.tables import ErasureReceipt, Generation, Job
+
+
+class QueuePlace(BaseModel):
+    """Where a waiting job stands."""
+
+    position: int = Field(description="1 is next.")
+    ahead_seconds: int | None = Field(description="Until it starts, by the pace of recent jobs; null if unmeasured.")
+
+
+class Progress(BaseModel):
+    """How far it is."""
+
+    step: int = Field(description="Within the phase.")
+    total_steps: int
+    fraction: float = Field(ge=0, le=1, description="Of the whole job.")
+
+
+class JobProblem(BaseModel):
+    """Why a job has no result; `code` is stable, `type` is a page about it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    detail: str
+    code: FailureCode
+    retryable: bool = Field(description="A new job with the same input may succeed.")
+
+
+class Receipt(BaseModel):
+    """Proof of an erasure."""
+
+    id: str
+    subject_id: str
+    requested_at: datetime
+    erased_at: datetime | None
+    objects: int = Field(description="How many objects were removed from the bucket.")
+
+
+class JobResult(BaseModel):
+    """Paths to what the job made."""
+
+    subject: str | None = None
+    weights: str | None = None
+    generation: str | None = None
+    receipt: Receipt | None = None
+
+
+class JobRead(BaseModel):
+    """A job."""
+
+    id: str = Field(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])
+    kind: JobKind
+    status: JobStatus
+    phase: Phase | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    queue: QueuePlace | None = Field(description="Of a queued job.")
+    progress: Progress
+    eta_seconds: int | None = Field(description="Until it is done; coarse; null before jobs have been measured.")
+    attempt: int
+    cancel_requested: bool
+    timings: dict[Phase, float] = Field(description="Seconds of each phase that ended.")
+    result: JobResult | None
+    error: JobProblem | None
+    version: int = Field(description="Rises with every change of status or phase.")
+    subject_id: str | None
+    generation_id: str | None
+    client_reference: str | None
+    links: dict[str, str]
+
+
+def job_read(
+    job: Job,
+    pace: Pace,
+    *,
+    ahead: int | None = None,
+    generation: Generation | None = None,
+    receipt: ErasureReceipt | None = None,
+) -> JobRead:
+    """The job as callers see it; `ahead` jobs are served before it."""
+    waiting = queue_seconds(ahead, pace) if ahead is not None else None
+    return JobRead(
+        id=encode_id(JOB, job.id),
+        kind=job.kind,
+        status=job.status,
+        phase=job.phase,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        expires_at=job.expires_at,
+        queue=_place(ahead, waiting),
+        progress=Progress(step=job.step, total_steps=job.total_steps, fraction=fraction(job, pace)),
+        eta_seconds=eta_seconds(job, pace, waiting=waiting),
+        attempt=job.attempt,
+        cancel_requested=job.cancel_requested,
+        timings={Phase(name): seconds for name, seconds in job.timings.items()},
+        result=_result(job, generation, receipt) if job.status is JobStatus.SUCCEEDED else None,
+        error=_problem(job.error) if job.error and job.status in FINAL else None,
+        version=job.event_count,
+        subject_id=encode_id(SUBJECT, job.subject_id) if job.subject_id else None,
+        generation_id=encode_id(GENERATION, generation.id) if generation else None,
+        client_reference=job.client_reference,
+        links=_links(job, generation),
+    )
+
+
+def _place(ahead: int | None, waiting: float | None) -> QueuePlace | None:
+    if ahead is None:
+        return None
+    return QueuePlace(position=ahead + 1, ahead_seconds=None if waiting is None else coarse(waiting) if waiting else 0)
+
+
+def _result(job: Job, generation: Generation | None, receipt: ErasureReceipt | None) -> JobResult:
+    if receipt is not None:
+        return JobResult(receipt=receipt_read(receipt))
+    if generation is not None:
+        return JobResult(generation=generation_path(generation.id))
+    assert job.subject_id is not None
+    return JobResult(subject=subject_path(job.subject_id), weights=weights_path(job.subject_id))
+
+
+def receipt_read(receipt: ErasureReceipt) -> Receipt:
+    """The receipt as callers see it."""
+    return Receipt(
+        id=encode_id(RECEIPT, receipt.id),
+        subject_id=encode_id(SUBJECT, receipt.subject_id),
+        requested_at=receipt.requested_at,
+        erased_at=receipt.erased_at,
+        objects=receipt.objects,
+    )
+
+
+def _problem(error: dict[str, Any]) -> JobProblem:
+    """What the worker noted, with title and page; whatever else it noted (boxes of faces) is passed on."""
+    code = FailureCode(error["code"])
+    known = {"title": FAILURE_TITLES[code], "detail": FAILURE_TITLES[code], "retryable": False}
+    return JobProblem.model_validate({"type": problem_type(code), **known, **error})
+
+
+def _links(job: Job, generation: Generation | None) -> dict[str, str]:
+    links = {"self": job_path(job.id)}
+    if job.status not in FINAL:
+        links["cancel"] = f"{links['self']}/cancel"
+    if job.subject_id is not None:
+        links["subject"] = subject_path(job.subject_id)
+    if generation is not None:
+        links["generation"] = generation_path(generation.id)
+    return links

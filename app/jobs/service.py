@@ -1,0 +1,123 @@
+"""Watch jobs and cancel them."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import Caller
+from app.jobs.forecast import Forecaster
+from app.jobs.schemas import JobRead, job_read
+from app.paging import PageRequest
+from app.parts import Parts
+from app.preferences import wait_seconds
+from app.unit_of_work import UnitOfWork
+from core.accounts import Scope
+from core.errors import NotCancelable, NotFound
+from core.lifecycle import FINAL, JobKind, JobStatus
+from core.statements import cancel_queued, jobs_ahead, request_cancel
+from core.tables import ErasureReceipt, Generation, Job
+
+WRITE_SCOPE = {
+    JobKind.PERSONALIZE: Scope.SUBJECTS_WRITE,
+    JobKind.GENERATE: Scope.GENERATIONS_WRITE,
+    JobKind.EXPORT: Scope.READ,
+    JobKind.ERASE: Scope.SUBJECTS_WRITE,
+}
+
+
+async def load_job(session: AsyncSession, caller: Caller, job_id: UUID) -> Job:
+    """The caller's job, as it is now."""
+    mine = select(Job).where(Job.id == job_id, caller.owns(Job)).execution_options(populate_existing=True)
+    job = await session.scalar(mine)
+    if job is None:
+        raise NotFound
+    return job
+
+
+async def describe(session: AsyncSession, forecaster: Forecaster, job: Job) -> JobRead:
+    """The job with its place in the queue, its ETA and what it made."""
+    pace = await forecaster.pace(session, job.kind, job.base_model)
+    ahead = await session.scalar(jobs_ahead(job)) if job.status is JobStatus.QUEUED else None
+    generation = receipt = None
+    if job.kind is JobKind.GENERATE:
+        generation = await session.scalar(select(Generation).where(Generation.job_id == job.id))
+    if job.kind is JobKind.ERASE:
+        receipt = await session.scalar(select(ErasureReceipt).where(ErasureReceipt.subject_id == job.subject_id))
+    return job_read(job, pace, ahead=ahead, generation=generation, receipt=receipt)
+
+
+async def describe_later(
+    parts: Parts, caller: Caller, job_id: UUID, *, seconds: float, seen_version: int | None = None
+) -> JobRead:
+    """The job once its state has changed, or when the time is up. No connection is held meanwhile."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    with parts.watcher.watch(job_id) as bell:
+        while True:
+            async with parts.sessions() as session:
+                job = await load_job(session, caller, job_id)
+                seen_version = job.event_count if seen_version is None else seen_version
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or job.status in FINAL or job.event_count != seen_version:
+                    return await describe(session, parts.forecaster, job)
+            await bell.wait(left)
+
+
+async def describe_new(parts: Parts, uow: UnitOfWork, caller: Caller, job: Job, *, prefer: str | None) -> JobRead:
+    """Commit, so that the work begins, and describe the new job: at once, or when its state has changed."""
+    await uow.commit()
+    if seconds := wait_seconds(prefer):
+        owner = caller.bound_to(job.subject_id)
+        return await describe_later(parts, owner, job.id, seconds=seconds, seen_version=job.event_count)
+    return await describe(uow.session, parts.forecaster, job)
+
+
+async def list_jobs(
+    session: AsyncSession, forecaster: Forecaster, caller: Caller, page: PageRequest, **filters: object
+) -> tuple[list[JobRead], list[UUID]]:
+    """A page of jobs, newest first (without places in the queue), and their ids with the one after."""
+    asked = select(Job).where(caller.owns(Job)).filter_by(**{k: v for k, v in filters.items() if v is not None})
+    if page.before is not None:
+        asked = asked.where(Job.id < page.before)
+    jobs = (await session.scalars(asked.order_by(Job.id.desc()).limit(page.limit + 1))).all()
+    shown = jobs[: page.limit]
+    generations = await _generations_of(session, shown)
+    receipts = await _receipts_of(session, shown)
+    return [
+        job_read(
+            job,
+            await forecaster.pace(session, job.kind, job.base_model),
+            generation=generations.get(job.id),
+            receipt=receipts.get(job.subject_id) if job.kind is JobKind.ERASE else None,
+        )
+        for job in shown
+    ], [job.id for job in jobs]
+
+
+async def _generations_of(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, Generation]:
+    drawing = [job.id for job in jobs if job.kind is JobKind.GENERATE]
+    rows = (await session.scalars(select(Generation).where(Generation.job_id.in_(drawing)))).all() if drawing else []
+    return {row.job_id: row for row in rows}
+
+
+async def _receipts_of(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID | None, ErasureReceipt]:
+    erased = [job.subject_id for job in jobs if job.kind is JobKind.ERASE]
+    asked = select(ErasureReceipt).where(ErasureReceipt.subject_id.in_(erased))
+    rows = (await session.scalars(asked)).all() if erased else []
+    return {row.subject_id: row for row in rows}
+
+
+async def cancel(uow: UnitOfWork, caller: Caller, job_id: UUID, *, keep: timedelta) -> Job:
+    """End a queued job at once and a running one within a step; a job that has ended stays as it is."""
+    job = await load_job(uow.session, caller, job_id)
+    caller.require(WRITE_SCOPE[job.kind])
+    if job.kind is JobKind.ERASE:
+        raise NotCancelable
+    for statement in (cancel_queued(job_id, keep=keep), request_cancel(job_id)):
+        moved = (await uow.session.scalars(statement)).one_or_none()
+        if moved is not None:
+            return moved
+    return await load_job(uow.session, caller, job_id)

@@ -1,0 +1,58 @@
+"""The service. START HERE: `create_app` puts the parts together; `uvicorn --factory app.main:create_app` runs it.
+
+A request meets `app/middleware.py`, then an endpoint (a selfie begins in `app/subjects/endpoints.py`), which calls one
+method of a service (`app/subjects/service.py`). Next: `core/statements.py`, how a job moves.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+import app.generations.endpoints
+import app.jobs.endpoints
+import app.subjects.endpoints
+import app.weights.endpoints
+from app import error_pages, health
+from app.errors import add_error_responses
+from app.middleware import BodyLimit, RequestContext
+from app.openapi import openapi_document
+from app.parts import make_parts, running
+from core.logs import configure_logs
+from core.settings import Settings
+
+# What a multipart body needs beside its photo, and more than any JSON body needs.
+SMALL_BODY_BYTES = 100_000
+ROUTERS: tuple[APIRouter, ...] = (
+    app.subjects.endpoints.router,
+    app.weights.endpoints.router,
+    app.jobs.endpoints.router,
+    app.generations.endpoints.router,
+    health.router,
+    error_pages.router,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; the settings are read from the environment unless given."""
+    settings = settings or Settings()
+    configure_logs(settings)
+    parts = make_parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running(parts):
+            yield
+
+    service = FastAPI(lifespan=lifespan, version=version("hyperdreambooth-service"), redirect_slashes=False)
+    service.state.parts = parts
+    for router in ROUTERS:
+        service.include_router(router)
+    add_error_responses(service)
+    service.add_middleware(
+        BodyLimit, photo_bytes=settings.max_photo_bytes + SMALL_BODY_BYTES, other_bytes=SMALL_BODY_BYTES
+    )
+    service.add_middleware(RequestContext)
+    service.openapi = lambda: openapi_document(service)  # type: ignore[method-assign]
+    return service

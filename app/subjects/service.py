@@ -1,0 +1,177 @@
+"""Make, read, rename and erase subjects."""
+
+import secrets
+from datetime import timedelta
+from uuid import UUID
+
+from anyio import to_thread
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.admission import admit
+from app.auth import Caller
+from app.dependencies import Submission
+from app.idempotency import earlier_job, remember_job, replayable
+from app.paging import PageRequest
+from app.parts import Parts
+from app.subjects.form import NewSubject
+from app.subjects.schemas import SubjectFields, SubjectRead, subject_read
+from app.unit_of_work import UnitOfWork
+from core.errors import Forbidden, NotFound
+from core.ids import new_id
+from core.lifecycle import JobKind
+from core.object_keys import photo_key
+from core.photos import Photo
+from core.schemas import PersonalizeParams
+from core.statements import cancel_queued_of, request_cancel_of
+from core.tables import Adapter, ApiKey, Consent, ErasureReceipt, Job, Subject
+
+SEED_BITS = 32
+
+
+async def create_subject(
+    parts: Parts, uow: UnitOfWork, caller: Caller, request: NewSubject, submission: Submission
+) -> tuple[Job, bool]:
+    """The job that personalises a new subject, and whether an earlier request made it."""
+    replay = replayable(caller, submission.key, request.sha256)
+    if job := await earlier_job(uow.session, replay):
+        return job, True
+    base_model = request.fields.base_model or parts.settings.model_name
+    await admit(uow.session, parts.settings, base_model, method=request.fields.method)
+    await uow.session.rollback()  # no connection is held while the photo is decoded
+    photo = await to_thread.run_sync(parts.photos.read, request.photo, limiter=parts.decoding)
+    if replay:
+        await replay.lock(uow.session)
+        if job := await earlier_job(uow.session, replay):
+            return job, True
+    subject = await _add_subject(parts, uow, caller, request.fields, photo, base_model)
+    job = await _add_job(uow, subject, request.fields, submission.traceparent)
+    if replay:
+        await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
+    return job, False
+
+
+async def _add_subject(
+    parts: Parts, uow: UnitOfWork, caller: Caller, fields: SubjectFields, photo: Photo, base_model: str
+) -> Subject:
+    """The photo first: an object without a row is swept later, a row without its object would fail."""
+    subject = Subject(
+        id=new_id(),
+        account_id=caller.account_id,
+        name=fields.name,
+        base_model=base_model,
+        client_reference=fields.client_reference,
+        keep_photo=fields.keep_photo,
+    )
+    subject.photo_key = photo_key(subject.id)
+    await _bind_token(uow.session, caller, subject.id)
+    await to_thread.run_sync(
+        lambda: parts.store.put(photo_key(subject.id), photo.content, content_type=photo.content_type)
+    )
+    uow.session.add(subject)
+    uow.session.add(
+        Consent(
+            account_id=caller.account_id,
+            subject_id=subject.id,
+            whose=fields.consent,
+            text_version=fields.consent_text,
+        )
+    )
+    await uow.session.flush()
+    return subject
+
+
+async def _add_job(uow: UnitOfWork, subject: Subject, fields: SubjectFields, traceparent: str) -> Job:
+    deadline = fields.deadline_seconds
+    job = Job(
+        account_id=subject.account_id,
+        subject_id=subject.id,
+        kind=JobKind.PERSONALIZE,
+        base_model=subject.base_model,
+        params=PersonalizeParams(method=fields.method).model_dump(mode="json"),
+        seed=secrets.randbits(SEED_BITS),
+        traceparent=traceparent,
+        client_reference=fields.client_reference,
+        deadline_at=None if deadline is None else func.now() + timedelta(seconds=deadline),
+    )
+    uow.add_job(job)
+    await uow.session.flush()
+    await uow.session.refresh(job)
+    return job
+
+
+async def _bind_token(session: AsyncSession, caller: Caller, subject_id: UUID) -> None:
+    """A phone's token makes one subject, and from then on is that subject's."""
+    if not caller.one_subject:
+        return
+    free = (ApiKey.id == caller.key_id) & ApiKey.subject_id.is_(None)
+    bound = await session.scalar(update(ApiKey).where(free).values(subject_id=subject_id).returning(ApiKey.id))
+    if bound is None:
+        raise Forbidden("This token has made its subject already.")
+
+
+async def load_subject(session: AsyncSession, caller: Caller, subject_id: UUID) -> Subject:
+    """The caller's subject, unless it is erased."""
+    mine = select(Subject).where(Subject.id == subject_id, caller.owns(Subject), Subject.erased_at.is_(None))
+    subject = await session.scalar(mine)
+    if subject is None:
+        raise NotFound
+    return subject
+
+
+async def list_subjects(
+    session: AsyncSession, caller: Caller, page: PageRequest, *, client_reference: str | None
+) -> tuple[list[SubjectRead], list[UUID]]:
+    """A page of subjects, newest first, and their ids with the one after."""
+    asked = select(Subject).where(caller.owns(Subject), Subject.erased_at.is_(None))
+    if page.before is not None:
+        asked = asked.where(Subject.id < page.before)
+    if client_reference is not None:
+        asked = asked.where(Subject.client_reference == client_reference)
+    subjects = list((await session.scalars(asked.order_by(Subject.id.desc()).limit(page.limit + 1))).all())
+    return await describe(session, subjects[: page.limit]), [subject.id for subject in subjects]
+
+
+async def describe(session: AsyncSession, subjects: list[Subject]) -> list[SubjectRead]:
+    """The subjects with their weights and latest jobs."""
+    ids = [subject.id for subject in subjects]
+    adapter_ids = [subject.adapter_id for subject in subjects if subject.adapter_id]
+    latest = (
+        select(Job)
+        .distinct(Job.subject_id)
+        .where(Job.subject_id.in_(ids), Job.kind == JobKind.PERSONALIZE)
+        .order_by(Job.subject_id, Job.id.desc())
+    )
+    jobs = {job.subject_id: job for job in (await session.scalars(latest)).all()}
+    rows = (await session.scalars(select(Adapter).where(Adapter.id.in_(adapter_ids)))).all() if adapter_ids else []
+    adapters: dict[UUID | None, Adapter] = {row.id: row for row in rows}
+    return [subject_read(each, adapters.get(each.adapter_id), jobs.get(each.id)) for each in subjects]
+
+
+async def rename(session: AsyncSession, caller: Caller, subject_id: UUID, name: str | None) -> SubjectRead:
+    """Give it another name."""
+    subject = await load_subject(session, caller, subject_id)
+    subject.name = name
+    await session.flush()
+    return (await describe(session, [subject]))[0]
+
+
+async def erase(uow: UnitOfWork, caller: Caller, subject_id: UUID, *, keep: timedelta, traceparent: str) -> Job:
+    """From now on the subject is gone for callers; housekeeping removes rows and objects and writes the receipt."""
+    subject = await load_subject(uow.session, caller, subject_id)
+    subject.erased_at = func.now()
+    for statement in (cancel_queued_of(subject_id, keep=keep), request_cancel_of(subject_id)):
+        await uow.session.execute(statement)
+    uow.session.add(ErasureReceipt(account_id=caller.account_id, subject_id=subject_id))
+    job = Job(
+        account_id=caller.account_id,
+        subject_id=subject_id,
+        kind=JobKind.ERASE,
+        base_model=subject.base_model,
+        seed=0,
+        traceparent=traceparent,
+    )
+    uow.add_job(job)
+    await uow.session.flush()
+    await uow.session.refresh(job)
+    return job
