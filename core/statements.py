@@ -117,7 +117,7 @@ def held(job_id: UUID, attempt: int) -> ColumnElement[bool]:
 def renew_lease(job_id: UUID, attempt: int, *, lease: timedelta) -> ReturningUpdate[bool]:
     """Keep the job; returns whether the caller asked to cancel. No row back means somebody took it.
 
-    A lease that is over can be renewed until the sweeper judges: after an outage of the database that is what it waits for.
+    A lease that is over can be renewed until the sweeper judges, which waits after an outage of the database.
     """
     return (
         update(Job)

@@ -1,0 +1,82 @@
+"""The worker's entry point: `python -m worker.main gpu`, one per GPU, or `python -m worker.main housekeeping`.
+
+The parent process listens and starts one pool process, a fresh interpreter (CUDA does not survive a fork), in which
+everything happens: `worker/tasks.py`, then `worker/process.py`, then `worker/attempts.py`.
+"""
+
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from celery import Celery, bootsteps
+from celery.apps.worker import Worker
+from celery.beat import EmbeddedService, Scheduler
+from celery.signals import worker_shutting_down
+
+from core.lifecycle import JobKind, WorkerRole, queue_name
+from core.logs import configure_logs
+from core.queue import HOUSEKEEPING_QUEUE, SWEEP, configure_queue
+from core.settings import Settings
+
+ENGINE = "worker.engine:load_engine"
+POOL_SIZE = {WorkerRole.GPU: 1, WorkerRole.HOUSEKEEPING: 2}  # a long export must not hold up the sweeper
+
+
+class Clock(bootsteps.StartStopStep):
+    """Celery's beat in a thread of the parent: it dies with it, and keeps no file."""
+
+    def create(self, worker: Worker) -> object:
+        """What Celery starts and stops."""
+        return EmbeddedService(worker.app, thread=True, scheduler_cls=Scheduler)
+
+
+def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engine: str = ENGINE) -> Worker:
+    """A worker that is ready to start. Its pool processes read the same environment."""
+    app = configure_queue(settings)
+    app.conf.update(
+        include=["worker.tasks"],
+        worker_pool_start_method="spawn",
+        hdb_role=role.value,
+        hdb_engine=engine,
+        hdb_stop_file=str(stop_file),
+    )
+    if role is WorkerRole.HOUSEKEEPING:
+        schedule_sweeps(app, settings)
+    queue = HOUSEKEEPING_QUEUE if role is WorkerRole.HOUSEKEEPING else queue_name(JobKind.GENERATE, settings.model_name)
+    worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
+    return app.Worker(
+        hostname=f"{role}@%h",
+        pool="prefork",
+        concurrency=POOL_SIZE[role],
+        queues=[queue],
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+
+
+def schedule_sweeps(app: Celery, settings: Settings) -> None:
+    """A sweep that nobody did in time is not worth doing: the next one does it all."""
+    app.conf.beat_schedule = {
+        "sweep": {
+            "task": SWEEP,
+            "schedule": timedelta(seconds=settings.sweep_seconds),
+            "options": {"queue": HOUSEKEEPING_QUEUE, "expires": settings.sweep_seconds},
+        }
+    }
+    app.steps["worker"].add(Clock)
+
+
+def main(role: WorkerRole, *, engine: str = ENGINE) -> int:
+    """Work until told to stop; returns the exit code."""
+    settings = Settings()
+    configure_logs(settings)
+    with tempfile.TemporaryDirectory(prefix="hdb-worker-") as folder:
+        worker = create_worker(settings, role, stop_file=Path(folder) / "stop", engine=engine)
+        worker.start()
+        return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(WorkerRole(sys.argv[1])))

@@ -1,0 +1,124 @@
+"""What one process of a pool holds: its connections, its networks, its works. Made once, when the process starts."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from core.database import make_engine, make_sessions
+from core.lifecycle import JobKind, WorkerRole
+from core.queue import ring
+from core.settings import Settings
+from core.storage import ObjectStore
+from worker.attempts import Batches, Limits
+from worker.erase import Erasure
+from worker.generate import Generating, Painter
+from worker.ledger import Ledger
+from worker.personalize import Personalization, Personalizer
+from worker.presence import Presence, Serves, State
+from worker.sweeper import Sweeper
+
+STOP_POLL_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+
+class Engine(Personalizer, Painter, Protocol):
+    """The networks of a process, loaded once."""
+
+    @property
+    def serves(self) -> Serves:
+        """What callers and operators get to know about them."""
+
+
+LoadEngine = Callable[[Settings], Engine]
+
+
+class StopFile:
+    """How the parent tells its pool that the end is near: signals reach the parent alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def is_set(self) -> bool:
+        """Is this process to hand back what it has?"""
+        return self._path.exists()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not past the end."""
+        until = time.monotonic() + seconds
+        while not self.is_set() and time.monotonic() < until:
+            time.sleep(min(STOP_POLL_SECONDS, seconds))
+
+
+class Process:
+    """A GPU process or a housekeeping process."""
+
+    def __init__(self, settings: Settings, role: WorkerRole, *, stop_file: Path, load_engine: LoadEngine) -> None:
+        self._settings, self._role, self._load_engine = settings, role, load_engine
+        self._sessions, self._store = make_sessions(make_engine(settings)), ObjectStore(settings)
+        self.presence = Presence(self._sessions, role)
+        self._stop = StopFile(stop_file)
+        self._ledger = Ledger(self._sessions, settings, name=self.presence.name)
+        self._limits = Limits(settings, is_stopping=self._stop.is_set, wait=self._stop.wait)
+        self._batches: Mapping[JobKind, Batches[Any, Any]] = {}
+        self.sweeper = Sweeper(self._sessions, self._store, settings, ring=ring)
+
+    def open(self) -> None:
+        """Report, then load. A failure is reported, and the next bell tries again. Housekeeping reports by sweeping."""
+        if self._role is WorkerRole.GPU:
+            self.presence.begin()
+        self._load()
+
+    def close(self) -> None:
+        """Leave in good order."""
+        self.presence.end()
+
+    def drain(self, kind: JobKind, base_model: str) -> None:
+        """A bell rang: work until nothing is left. Kinds take turns, so that none waits for another's backlog.
+
+        What had to be put back waits for the sweeper's bell, so that a broken part is not hammered.
+        """
+        if not self._batches and not self._load():
+            return
+        turns = sorted(self._batches.items(), key=lambda turn: turn[0] is not kind)
+        self.presence.become(State.BUSY)
+        while not self._stop.is_set():
+            claimed = sum(batches.run_one(base_model) for _, batches in turns)
+            if claimed == 0 or any(batches.released for _, batches in turns):
+                break
+        self.presence.become(State.READY)
+
+    def _load(self) -> bool:
+        self.presence.become(State.LOADING)
+        try:
+            works, serves = self._works()
+        except Exception as error:
+            log.error("engine.unloadable", exc_info=error)
+            self.presence.become(State.FAILED)
+            return False
+        self._batches = {work.kind: Batches(work, self._ledger, self._limits) for work in works}
+        self.presence.become(State.READY, serves)
+        return True
+
+    def _works(self) -> tuple[Sequence[Any], Serves]:
+        match self._role:
+            case WorkerRole.GPU:
+                engine = self._load_engine(self._settings)
+                works = (
+                    Personalization(engine, self._sessions, self._store),
+                    Generating(engine, self._sessions, self._store),
+                )
+                return works, engine.serves
+            case WorkerRole.HOUSEKEEPING:
+                return (Erasure(self._sessions, self._store),), Serves()
+
+
+def find_loader(name: str) -> LoadEngine:
+    """The function behind `module:function`. Named, not imported: housekeeping has no torch."""
+    module, function = name.split(":")
+    loader: LoadEngine = getattr(import_module(module), function)
+    return loader
