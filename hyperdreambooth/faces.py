@@ -31,6 +31,11 @@ BYSTANDER_AREA = 1 / 9
 SHARPNESS_SIZE = 64  # sharpness is judged on a portrait of this side, so that it does not depend on the camera
 MIN_SHARPNESS = 0.02  # see `sharpness`
 
+# Ours, measured on a photograph turned by up to 40 degrees: of 20 degrees the points tell 2 on a face 100 pixels wide
+# and 17 on one of 220; after three looks at a portrait of this size all results are within 2 degrees of each other.
+REFINEMENT_SIZE = 384
+REFINEMENTS = 3
+
 Array = NDArray[np.float64]
 
 
@@ -84,9 +89,10 @@ def align_face(photo: Image.Image, detector: FaceDetector, *, size: int, min_fac
     """The portrait of the one person in the photo: square, upright, head and shoulders. Otherwise a FaceError."""
     photo = ImageOps.exif_transpose(photo).convert("RGB")
     face = find_face(photo, detector, min_face_pixels=min_face_pixels)
-    if sharpness(crop_portrait(photo, face.points, size=SHARPNESS_SIZE)) < MIN_SHARPNESS:
+    points = refine_points(photo, face.points, detector)
+    if sharpness(crop_portrait(photo, points, size=SHARPNESS_SIZE)) < MIN_SHARPNESS:
         raise Blurred("the face is not sharp", boxes=[face.box])
-    return crop_portrait(photo, face.points, size=size)
+    return crop_portrait(photo, points, size=size)
 
 
 def find_face(photo: Image.Image, detector: FaceDetector, *, min_face_pixels: int) -> Face:
@@ -102,6 +108,17 @@ def find_face(photo: Image.Image, detector: FaceDetector, *, min_face_pixels: in
     if side < min_face_pixels:
         raise FaceTooSmall(f"the face is {side:.0f} pixels wide; {min_face_pixels} are needed", boxes=boxes)
     return meant[0]
+
+
+def refine_points(photo: Image.Image, points: Array, detector: FaceDetector) -> Array:
+    """Look again at the aligned face, enlarged: on small faces this detector hardly sees a tilt."""
+    for _ in range(REFINEMENTS):
+        faces = detector(crop_portrait(photo, points, size=REFINEMENT_SIZE))
+        if not faces:
+            break
+        to_photo = similarity(PORTRAIT_TEMPLATE * REFINEMENT_SIZE, points)
+        points = faces[0].points @ to_photo[:, :2].T + to_photo[:, 2]
+    return points
 
 
 def sharpness(portrait: Image.Image) -> float:

@@ -95,7 +95,7 @@ class LayerTable:
             text = decompressor.decompress(base64.b85decode(packed), 1 << 20)
             rows = json.loads(text)
             layers = tuple(LayerShape(str(name), *map(int, sizes)) for name, *sizes in rows)
-        except (zlib.error, TypeError) as error:
+        except (zlib.error, TypeError, ValueError, RecursionError) as error:
             raise ValueError("not a layer table") from error
         if not layers or any(not layer.is_sensible for layer in layers):
             raise ValueError("a layer of impossible size")

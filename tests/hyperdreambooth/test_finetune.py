@@ -1,0 +1,139 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from hyperdreambooth.config import FinetuneConfig
+from hyperdreambooth.diffusion import BaseModel, tokenize
+from hyperdreambooth.finetune import (
+    Examples,
+    SubjectwiseAdam,
+    clip_each,
+    fast_finetune,
+    flatten,
+    learning_rate,
+    subject_losses,
+    unflatten,
+)
+from hyperdreambooth.lidb import LiDB
+from tests.hyperdreambooth.conftest import random_lidb
+
+CONFIG = FinetuneConfig(steps=6, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
+
+
+def examples_of(base_model: BaseModel, subjects: Sequence[int]) -> Examples:
+    """Each subject's face, prompt and generator follow from its own number."""
+    faces = [
+        torch.randn(base_model.latent_shape, generator=torch.Generator().manual_seed(10 + subject))
+        for subject in subjects
+    ]
+    prompts = [f"a {'photo' if subject % 2 else 'pencil sketch'} of a [V] face" for subject in subjects]
+    generators = [torch.Generator().manual_seed(subject) for subject in subjects]
+    return Examples(torch.stack(faces).to(base_model.dtype), prompts, generators)
+
+
+def lidb_of(base_model: BaseModel, subjects: Sequence[int]) -> LiDB:
+    everybody = random_lidb(base_model, subjects=4, rank=2)
+    rows = list(subjects)
+    return LiDB(everybody.basis, everybody.a_train[rows] * 0.1, everybody.b_train[rows] * 0.1)
+
+
+def finetuned(base_model: BaseModel, subjects: Sequence[int], config: FinetuneConfig = CONFIG) -> LiDB:
+    return fast_finetune(base_model, lidb_of(base_model, subjects), examples_of(base_model, subjects), config)
+
+
+@pytest.mark.parametrize("batch", [[0, 1, 2, 3], [3, 1], [2, 0, 1]])
+def test_a_batch_gives_each_subject_what_it_gets_alone(base_model_double: BaseModel, batch: list[int]) -> None:
+    # In float64, rounding leaves 1e-9 relative; a coupling would leave 1e-3 and more.
+    together = flatten(finetuned(base_model_double, batch))
+    for row, subject in enumerate(batch):
+        alone = flatten(finetuned(base_model_double, [subject]))[0]
+        assert torch.linalg.vector_norm(together[row] - alone) <= 1e-9 * torch.linalg.vector_norm(alone)
+
+
+def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model: BaseModel) -> None:
+    def gradient(subjects: list[int]) -> torch.Tensor:
+        lidb, examples = lidb_of(base_model, subjects), examples_of(base_model, subjects)
+        numbers = flatten(lidb).requires_grad_()
+        tokens = tokenize(base_model, examples.prompts)
+        losses = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, draws=2)
+        return torch.autograd.grad(losses.sum(), numbers)[0]
+
+    together, alone = gradient([0, 1, 2]), gradient([1])[0]
+    assert torch.linalg.vector_norm(together[1] - alone) <= 1e-5 * torch.linalg.vector_norm(alone)
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(base_model: BaseModel) -> None:
+    assert torch.equal(flatten(finetuned(base_model, [1])), flatten(finetuned(base_model, [1])))
+
+
+def test_finetuning_lowers_the_loss_on_the_face(base_model: BaseModel) -> None:
+    config = FinetuneConfig(steps=60, noise_draws=4, learning_rate=2e-2)
+
+    def loss(lidb: LiDB) -> float:
+        examples = examples_of(base_model, [1])
+        tokens = tokenize(base_model, examples.prompts)
+        with torch.no_grad():
+            return float(subject_losses(base_model, lidb, examples, tokens, draws=64))
+
+    before, after = loss(lidb_of(base_model, [1])), loss(finetuned(base_model, [1], config))
+    assert after < 0.95 * before
+
+
+def test_a_stopped_subject_keeps_its_numbers_and_its_neighbour_goes_on(base_model_double: BaseModel) -> None:
+    base_model, examples = base_model_double, examples_of(base_model_double, [0, 1])
+    seen: list[tuple[int, int]] = []
+
+    def on_step(step: int, total: int) -> list[bool]:
+        seen.append((step, total))
+        return [step < 2, True]
+
+    lidb = fast_finetune(base_model, lidb_of(base_model, [0, 1]), examples, CONFIG, on_step=on_step)
+    assert seen == [(step, 6) for step in range(1, 7)]
+    alone = flatten(finetuned(base_model, [1]))[0]
+    torch.testing.assert_close(flatten(lidb)[1], alone, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(flatten(lidb)[0], flatten(finetuned(base_model, [0]))[0], rtol=1e-3)
+
+
+def test_finetuning_ends_when_nobody_is_left(base_model: BaseModel) -> None:
+    steps: list[int] = []
+
+    def on_step(step: int, total: int) -> list[bool]:
+        steps.append(step)
+        return [False, False]
+
+    fast_finetune(base_model, lidb_of(base_model, [0, 1]), examples_of(base_model, [0, 1]), CONFIG, on_step=on_step)
+    assert steps == [1]
+
+
+def test_numbers_that_are_not_finite_stay_with_their_subject(base_model_double: BaseModel) -> None:
+    examples = examples_of(base_model_double, [0, 1])
+    examples.latents[0] = float("nan")
+    lidb = fast_finetune(base_model_double, lidb_of(base_model_double, [0, 1]), examples, CONFIG)
+    assert not flatten(lidb)[0].isfinite().all()
+    torch.testing.assert_close(flatten(lidb)[1], flatten(finetuned(base_model_double, [1]))[0], rtol=1e-9, atol=1e-12)
+
+
+def test_the_optimiser_is_torchs_adam_for_each_subject() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(2, 5, generator=generator), torch.randn(3, 2, 5, generator=generator)
+    numbers, parameter = start.clone(), torch.nn.Parameter(start.clone())
+    ours, theirs = SubjectwiseAdam(numbers), torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99))
+    for gradient in gradients:
+        ours.step(gradient, learning_rate=0.1, active=torch.tensor([True, True]))
+        parameter.grad = gradient
+        theirs.step()
+    torch.testing.assert_close(numbers, parameter.detach())
+
+
+def test_each_gradient_is_clipped_by_its_own_norm() -> None:
+    clipped = clip_each(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), max_norm=1.0)
+    torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+
+
+def test_the_learning_rate_warms_up_and_ends_at_its_share() -> None:
+    config = FinetuneConfig(steps=40, learning_rate=1.0, warmup_steps=5, final_learning_rate=0.05)
+    rates = [learning_rate(step, config) for step in range(1, 41)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[4]
+    assert rates[-1] == pytest.approx(0.05, abs=0.002)

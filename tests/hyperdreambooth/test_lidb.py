@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from hyperdreambooth.attach import aux_basis
+from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.lidb import relax_rank, shared_start
+from tests.hyperdreambooth.conftest import LIDB, random_lidb
+
+
+def test_a_fresh_lidb_has_no_delta(base_model: BaseModel) -> None:
+    lidb = shared_start(aux_basis(base_model, LIDB), subjects=2)
+    assert all(not lidb.delta(layer).any() for layer in lidb.basis.table.layers)
+    assert lidb.b_train.abs().min() > 0  # from two zeros no gradient would flow
+
+
+def test_the_delta_has_the_norm_of_the_train_matrices(base_model_double: BaseModel) -> None:
+    # Semi-orthogonal aux matrices are isometries: |ΔW| = |A_train B_train|.
+    lidb = random_lidb(base_model_double, subjects=2, rank=3)
+    for layer in lidb.basis.table.layers:
+        a_slice, b_slice = lidb.basis.table.slices[layer.name]
+        product = lidb.a_train[..., a_slice].transpose(1, 2) @ lidb.b_train[..., b_slice]
+        norms = torch.linalg.matrix_norm(lidb.delta(layer))
+        torch.testing.assert_close(norms, torch.linalg.matrix_norm(product), rtol=1e-6, atol=0)
+
+
+def test_relaxing_the_rank_leaves_every_delta_as_it_was(base_model: BaseModel) -> None:
+    lidb = random_lidb(base_model, subjects=2)
+    relaxed = relax_rank(lidb, 4, [torch.Generator().manual_seed(seed) for seed in (1, 2)], std=0.05)
+    assert relaxed.rank == 4
+    for layer in lidb.basis.table.layers:
+        torch.testing.assert_close(relaxed.delta(layer), lidb.delta(layer))
+    assert not torch.equal(relaxed.a_train[0, 1:], relaxed.a_train[1, 1:])
+
+
+def test_the_new_rank_of_a_subject_does_not_depend_on_its_neighbours(base_model: BaseModel) -> None:
+    lidb = random_lidb(base_model, subjects=2)
+    together = relax_rank(lidb, 2, [torch.Generator().manual_seed(seed) for seed in (1, 2)], std=0.05)
+    alone = random_lidb(base_model, subjects=1)
+    alone = relax_rank(alone, 2, [torch.Generator().manual_seed(2)], std=0.05)
+    assert torch.equal(together.a_train[1, 1], alone.a_train[0, 1])
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_factors_multiply_to_the_formula_of_the_paper(base_model_double: BaseModel, rank: int) -> None:
+    lidb = random_lidb(base_model_double, subjects=1, rank=rank)
+    layer = lidb.basis.table.layers[-1]
+    a_slice, b_slice = lidb.basis.table.slices[layer.name]
+    up_side = next(side for side in lidb.basis.up_sides if layer.name in side.names)
+    down_side = next(side for side in lidb.basis.down_sides if layer.name in side.names)
+    a_aux = up_side.aux[up_side.names.index(layer.name)].T  # [n, a]
+    b_aux = down_side.aux[down_side.names.index(layer.name)]  # [b, m]
+    written_out = a_aux @ lidb.a_train[0, :, a_slice].T @ lidb.b_train[0, :, b_slice] @ b_aux
+    torch.testing.assert_close(lidb.delta(layer)[0], written_out)
