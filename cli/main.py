@@ -20,11 +20,14 @@ PortOption = Annotated[int | None, typer.Option(help="Where the API listens; 800
 @app.command()
 def up(directory: DirectoryOption = HERE, port: PortOption = None) -> None:
     """Start the whole service here and keep it running; Ctrl-C stops it in order."""
+    from cli.first_start import FIRST_ACCOUNT
     from cli.stack import running_stack
 
     with plain_errors(), running_stack(directory, Settings(), say, port=port) as (stack, key):
         if key:
             console.print(f"API key, shown this once: [bold]{key}[/]")
+        else:
+            say(f"for another API key: hdb keys create {FIRST_ACCOUNT}")
         console.print(f"[bold]{stack.url}/docs[/]   data and logs in {stack.directory}   Ctrl-C stops")
         stack.run_until(lambda: False)
 

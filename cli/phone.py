@@ -29,7 +29,7 @@ class Phone:
 
     def send_photo(self, photo: bytes, *, name: str) -> Json:
         """Upload a photo; returns the subject and its first job."""
-        form = {"name": name, "consent": "true"}
+        form = {"name": name, "consent": "self"}
         created: Json = self._ask("POST", "/v1/subjects", files={"photo": (name, photo)}, data=form).json()
         return created
 

@@ -81,7 +81,7 @@ class Child:
         """None while it runs, or before it was started."""
         return self.process.poll() if self.process else None
 
-    def wait_until(self, ready: Callable[[], bool], *, timeout_seconds: float = 60) -> None:
+    def wait_until(self, ready: Callable[[], bool], *, timeout_seconds: float = 120) -> None:
         """Ask until it says yes; a refused connection is a no."""
         deadline, reason = time.monotonic() + timeout_seconds, "it did not answer"
         while time.monotonic() < deadline:

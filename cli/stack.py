@@ -69,7 +69,6 @@ class Stack:
             self._say(f"{server.name:12} ready")
         upgrade(self.settings.database_url.get_secret_value())
         ObjectStore(self.settings).create_bucket()
-        key = ensure_account(self.settings)
         for service in self.services:
             service.begin()
         for service in self.services:
@@ -77,7 +76,7 @@ class Stack:
         parts: list[Part] = [*self.embedded.servers, *self.services]
         self.supervisor = Supervisor(parts, self._say)
         self._say(f"{'api':12} ready at {self.url} after {time.monotonic() - begun:.1f} s")
-        return key
+        return ensure_account(self.settings)  # last: a key made by a start that failed would never be seen
 
     def run_until(self, finished: Callable[[], bool]) -> None:
         """Keep everything alive; call it from the main thread."""
