@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 REQUIREMENTS := pyproject.toml constraints.txt requirements-weights.txt
 INSTALLED := $(VENV)/installed-$(shell cat $(REQUIREMENTS) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help setup demo up test lint format mini openapi bench test-gpu
+.PHONY: help setup demo up test lint format mini openapi test-gpu
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,3 +49,9 @@ lint: setup ## format, lint, types, import rules
 format: setup ## put the code in shape
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+mini: setup ## render the people and train the shipped small model again (hours; resumes where it stopped)
+	$(RUN) hyperdreambooth.recipes.mini
+
+openapi: setup ## write docs/openapi.json from the code
+	$(RUN) cli.main openapi

@@ -1,5 +1,6 @@
 """`hdb`: what a person types. `cli/stack.py` runs the service, `cli/demo.py` plays the phone."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,14 @@ def migrate(directory: DirectoryOption = HERE) -> None:
         upgrade(settings.database_url.get_secret_value())
         ObjectStore(settings).create_bucket()
         say("The tables and the bucket are up to date.")
+
+
+@app.command()
+def openapi(output: Annotated[Path, typer.Argument(help="The file to write.")] = Path("docs/openapi.json")) -> None:
+    """Write down the API's contract."""
+    from app.main import create_app
+
+    output.write_text(json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
