@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 import app.generations.endpoints
 import app.jobs.endpoints
 import app.subjects.endpoints
+import app.webhooks.endpoints
 import app.weights.endpoints
 from app import error_pages, health
 from app.errors import add_error_responses
@@ -29,6 +30,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     app.weights.endpoints.router,
     app.jobs.endpoints.router,
     app.generations.endpoints.router,
+    app.webhooks.endpoints.router,
     health.router,
     error_pages.router,
 )

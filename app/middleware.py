@@ -96,10 +96,10 @@ class BodyLimit:
     async def _run(self, scope: Scope, receive: Receive, send: Send, *, limit: int, refusal: AppError) -> None:
         taken, started = 0, False
 
-        async def count(message: Message) -> None:
+        async def send_unless_refused(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
-            if taken <= limit:
+            if taken <= limit or started:
+                started = True
                 await send(message)
 
         async def receive_some() -> Message:
@@ -111,7 +111,7 @@ class BodyLimit:
             return message
 
         try:
-            await self.app(scope, receive_some, count)
+            await self.app(scope, receive_some, send_unless_refused)
         except AppError:
             if taken <= limit:
                 raise

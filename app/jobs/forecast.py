@@ -105,6 +105,10 @@ class Forecaster:
             self._known[kind, base_model] = (time.monotonic(), pace)
         return pace
 
+    def forget(self) -> None:
+        """Ask the database again next time."""
+        self._known.clear()
+
     async def _slots(self, session: AsyncSession, kind: JobKind, base_model: str) -> int:
         if kind not in GPU_KINDS:
             return 1

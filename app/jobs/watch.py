@@ -53,6 +53,10 @@ class JobWatcher:
             if not self._bells[job_id]:
                 del self._bells[job_id]
 
+    def waiters(self) -> int:
+        """How many wait in this process."""
+        return sum(map(len, self._bells.values()))
+
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listen in the background, through every outage of the database."""

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from anyio import to_thread
 from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.admission import admit
@@ -38,7 +39,7 @@ async def create_subject(
         return job, True
     base_model = request.fields.base_model or parts.settings.model_name
     await admit(uow.session, parts.settings, base_model, method=request.fields.method)
-    await uow.session.rollback()  # no connection is held while the photo is decoded
+    await uow.session.close()  # no connection is held while the photo is decoded
     photo = await to_thread.run_sync(parts.photos.read, request.photo, limiter=parts.decoding)
     if replay:
         await replay.lock(uow.session)
@@ -138,7 +139,7 @@ async def describe(session: AsyncSession, subjects: list[Subject]) -> list[Subje
     adapter_ids = [subject.adapter_id for subject in subjects if subject.adapter_id]
     latest = (
         select(Job)
-        .distinct(Job.subject_id)
+        .ext(distinct_on(Job.subject_id))
         .where(Job.subject_id.in_(ids), Job.kind == JobKind.PERSONALIZE)
         .order_by(Job.subject_id, Job.id.desc())
     )

@@ -37,7 +37,7 @@ async def download_weights(
 ) -> Response:
     """The subject's weights. The ETag is the file's SHA-256."""
     adapter = await service.stored_weights(parts, session, caller, subject_id)
-    await session.rollback()  # no connection is held while the bucket answers
+    await session.close()  # no connection is held while the bucket answers
     etag = f'"{adapter.sha256}"'
     name = f"{encode_id(SUBJECT, subject_id)}.{format}.safetensors"
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}

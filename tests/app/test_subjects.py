@@ -1,0 +1,195 @@
+import io
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import redis
+from PIL import Image
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from core.ids import SUBJECT, decode_id
+from core.lifecycle import JobKind, JobStatus
+from core.storage import ObjectStore
+from core.tables import Consent, ErasureReceipt, Job, Subject
+from tests.app.conftest import MakeClient, submit
+from tests.app.worker_role import personalize
+from tests.core.photo_corpus import corners, encoded
+from tests.factories import photo_bytes
+
+UNKNOWN = "/v1/subjects/sub_01m8398gmne0a84bdbs8wn5qd6"
+
+
+async def test_a_photo_becomes_a_subject_and_a_queued_job(client: httpx.AsyncClient, db: Session) -> None:
+    answer = await submit(client, photo_bytes(), name="Ada", client_reference="order 7")
+
+    assert answer.status_code == 202
+    subject, job = answer.json()["subject"], answer.json()["job"]
+    assert answer.headers["Location"] == job["links"]["self"] == f"/v1/jobs/{job['id']}"
+    assert int(answer.headers["Retry-After"]) in range(1, 11)
+    assert (subject["name"], subject["status"], subject["weights"]) == ("Ada", "processing", None)
+    assert (job["kind"], job["status"], job["version"], job["client_reference"]) == (
+        "personalize",
+        "queued",
+        1,
+        "order 7",
+    )
+    assert job["queue"] == {"position": 1, "ahead_seconds": None}
+    assert db.scalars(select(Job.status)).all() == [JobStatus.QUEUED]
+
+
+async def test_the_bell_rings_for_the_queue_of_the_base_model(client: httpx.AsyncClient, broker: redis.Redis) -> None:
+    await submit(client, photo_bytes())
+    assert broker.blpop(["gpu.mini"], timeout=5) is not None
+
+
+async def test_the_stored_photo_is_upright_and_says_nothing_else(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A phone"
+    await submit(client, encoded(corners(), "JPEG", exif=exif))
+
+    stored = Image.open(io.BytesIO(store.get(db.scalars(select(Subject.photo_key)).one())))
+    assert stored.size == (64, 96)
+    assert not stored.getexif()
+
+
+async def test_consent_is_required_and_recorded(client: httpx.AsyncClient, db: Session) -> None:
+    refused = await client.post("/v1/subjects", files={"photo": ("a", photo_bytes())})
+    assert (refused.status_code, refused.json()["code"]) == (422, "consent_required")
+
+    await submit(client, photo_bytes(), consent="granted", consent_text="v3")
+    consent = db.scalars(select(Consent)).one()
+    assert (consent.whose, consent.text_version) == ("granted", "v3")
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"consent": "true"}, "#/consent"),
+        ({"nmae": "Ada"}, "#/nmae"),
+        ({"name": "a" * 201}, "#/name"),
+        ({"deadline_seconds": "0"}, "#/deadline_seconds"),
+        ({"method": "magic"}, "#/method"),
+        ({"name": ["a", "b"]}, "#/name"),
+    ],
+)
+async def test_a_wrong_field_is_pointed_at(client: httpx.AsyncClient, given: dict[str, object], pointer: str) -> None:
+    answer = await submit(client, photo_bytes(), **given)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_a_request_without_a_photo_is_pointed_at(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/subjects", files={"other": ("a", b"x")}, data={"consent": "self"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/photo")
+
+
+async def test_json_is_no_photo(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/subjects", json={"consent": "self"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "code"),
+    [
+        (b"", 415, "photo_unsupported"),
+        (b"%PDF-1.7", 415, "photo_unsupported"),
+        (photo_bytes()[:60], 422, "photo_unreadable"),
+    ],
+)
+async def test_what_is_no_photo_leaves_nothing_behind(
+    client: httpx.AsyncClient, db: Session, photo: bytes, status: int, code: str
+) -> None:
+    answer = await submit(client, photo)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert db.scalar(select(func.count()).select_from(Subject)) == 0
+
+
+async def test_a_photo_of_too_many_bytes_is_refused_before_it_is_read(client: httpx.AsyncClient) -> None:
+    answer = await submit(client, b"\xff\xd8\xff" + bytes(20_200_000))
+    assert (answer.status_code, answer.json()["code"]) == (413, "photo_too_large")
+
+
+async def test_a_stream_without_a_length_is_cut_off_too(client: httpx.AsyncClient) -> None:
+    chunks_sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal chunks_sent
+        yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
+        while True:
+            chunks_sent += 1
+            yield bytes(1_000_000)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await client.post("/v1/subjects", content=endless(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "photo_too_large")
+    assert chunks_sent < 25
+
+
+async def test_an_unknown_base_model_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await submit(client, photo_bytes(), base_model="sd-99")
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_base_model")
+
+
+async def test_a_subject_shows_its_weights_once_there_are_some(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore
+) -> None:
+    created = (await submit(client, photo_bytes())).json()["subject"]
+    personalize(db, store, b"weights")
+
+    read = await client.get(created["links"]["self"])
+    assert (read.json()["status"], read.json()["weights"]["size"]) == ("ready", 7)
+    unchanged = await client.get(created["links"]["self"], headers={"If-None-Match": read.headers["ETag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+async def test_a_list_is_paged_newest_first(client: httpx.AsyncClient) -> None:
+    ids = [(await submit(client, photo_bytes())).json()["subject"]["id"] for _ in range(3)]
+
+    first = await client.get("/v1/subjects", params={"limit": 2})
+    assert [subject["id"] for subject in first.json()["subjects"]] == ids[:0:-1]
+    assert first.headers["Link"].endswith('rel="next"')
+    path = first.headers["Link"].split(">")[0].lstrip("<")
+    second = await client.get(path)
+    assert [subject["id"] for subject in second.json()["subjects"]] == ids[:1]
+    assert (second.json()["next_cursor"], "Link" in second.headers) == (None, False)
+
+
+async def test_a_cursor_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/subjects", params={"cursor": "???"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?cursor")
+
+
+async def test_a_subject_can_be_renamed(client: httpx.AsyncClient) -> None:
+    path = (await submit(client, photo_bytes(), name="Ada")).json()["subject"]["links"]["self"]
+    assert (await client.patch(path, json={"name": "Grace"})).json()["name"] == "Grace"
+    assert (await client.patch(path, json={"name": None})).json()["name"] is None
+    assert (await client.patch(path, json={"title": "Dr"})).status_code == 422
+
+
+async def test_anothers_subject_looks_like_an_unknown_one(client: httpx.AsyncClient, make_client: MakeClient) -> None:
+    path = (await submit(client, photo_bytes())).json()["subject"]["links"]["self"]
+    theirs, unknown = await make_client().get(path), await make_client().get(UNKNOWN)
+    assert theirs.status_code == unknown.status_code == 404
+    differing = {"request_id", "instance"}
+    assert {k: v for k, v in theirs.json().items() if k not in differing} == {
+        k: v for k, v in unknown.json().items() if k not in differing
+    }
+
+
+async def test_erasing_takes_the_subject_away_at_once_and_leaves_the_rest_to_a_job(
+    client: httpx.AsyncClient, db: Session
+) -> None:
+    created = (await submit(client, photo_bytes())).json()
+    answer = await client.delete(created["subject"]["links"]["self"])
+
+    assert (answer.status_code, answer.json()["kind"]) == (202, "erase")
+    assert (await client.get(created["subject"]["links"]["self"])).status_code == 404
+    assert (await client.get(created["job"]["links"]["self"])).json()["status"] == "canceled"
+    receipt = db.scalars(select(ErasureReceipt)).one()
+    assert receipt.subject_id == decode_id(SUBJECT, created["subject"]["id"])
+    assert db.scalars(select(Job.status).where(Job.kind == JobKind.ERASE)).all() == [JobStatus.QUEUED]
+    assert (await client.post(f"{answer.json()['links']['self']}/cancel")).json()["code"] == "not_cancelable"
+    assert (await client.delete(created["subject"]["links"]["self"])).status_code == 404
