@@ -1,0 +1,183 @@
+"""The networks of `mini`, untrained, and the folder that holds them: a small Stable Diffusion in diffusers' format.
+
+Widths are multiples of 64 where arithmetic is spent, because bfloat16 products are fast only there on CPUs.
+"""
+
+import copy
+import json
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from hyperdreambooth.config import FinetuneConfig, LiDBConfig, PersonalizeConfig, SampleConfig, to_json
+from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.portraits.captions import CLASS_NOUN, IDENTIFIER
+
+PICTURE_SIZE = 64
+LATENT_CHANNELS = 16
+DOWNSCALE = 8
+TEXT_WIDTH = 128
+PROMPT_TOKENS = 32
+TIMESTEPS = 1000
+VOCABULARY = 1024
+START, END = "<|startoftext|>", "<|endoftext|>"
+LARGEST_FILE = "15MB"
+
+PERSONALIZATION = PersonalizeConfig(
+    identifier=IDENTIFIER,
+    class_noun=CLASS_NOUN,
+    instance_prompt="a photo of a {subject}",
+    min_face_pixels=32,
+    lidb=LiDBConfig(a=48, b=24),
+    finetune=FinetuneConfig(learning_rate=4e-3),
+    sample=SampleConfig(steps=25, guidance=2.5),
+)
+
+
+def make_vae() -> AutoencoderKL:
+    """f = 8, thin at full resolution: sixteen channels there cost a quarter of thirty-two."""
+    widths = (16, 32, 64, 128)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=PICTURE_SIZE,
+        scaling_factor=1.0,  # the recipe folds the scale of each channel into the weights instead
+        mid_block_add_attention=False,
+    )
+
+
+def make_unet() -> UNet2DConditionModel:
+    """Attention at both resolutions, 8 x 8 and 4 x 4."""
+    return UNet2DConditionModel(
+        sample_size=PICTURE_SIZE // DOWNSCALE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(128, 256),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,  # diffusers reads this as the number of heads
+    )
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=3 * TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=PROMPT_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """v-prediction with zero terminal SNR (Lin et al. 2023): sampling starts from what training calls pure noise."""
+    return DDIMScheduler(
+        num_train_timesteps=TIMESTEPS,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
+def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
+    """Byte-pair merges learned from captions: their words are one token each, unknown words fall into letters."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, show_progress=False, initial_alphabet=letters, end_of_word_suffix="</w>"
+    )
+    words = sorted({word for caption in captions for word in caption.replace(IDENTIFIER, " ").split()})
+    learner.train_from_iterator([*words, *string.ascii_lowercase], trainer)
+    learned = json.loads(learner.to_str())["model"]
+    tokens = dict.fromkeys((START, END, *letters, *(f"{letter}</w>" for letter in letters)))
+    tokens |= dict.fromkeys(learned["vocab"])
+    tokenizer = CLIPTokenizer(
+        vocab={token: place for place, token in enumerate(tokens)},
+        merges=[tuple(merge) for merge in learned["merges"]],
+        model_max_length=PROMPT_TOKENS,
+    )
+    tokenizer.add_tokens([IDENTIFIER])
+    return tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mini:
+    """The trainable parts, in one hand."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+    @property
+    def base_model(self) -> BaseModel:
+        """As the algorithm sees it: for sample sheets during training."""
+        return BaseModel(
+            name="mini",
+            weights_hash="",
+            vae=self.vae,
+            unet=self.unet,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=make_scheduler(),
+        )
+
+
+def make_mini(captions: Iterable[str]) -> Mini:
+    """Everything untrained. Draws from torch's global generator, which a recipe seeds."""
+    tokenizer = make_tokenizer(captions)
+    return Mini(vae=make_vae(), unet=make_unet(), text_encoder=make_text_encoder(tokenizer), tokenizer=tokenizer)
+
+
+def export(mini: Mini, folder: Path) -> None:
+    """Write the folder that `load_base_model` and diffusers' own pipeline open: half precision, files below 16 MiB."""
+    networks: dict[str, Any] = {"vae": mini.vae, "unet": mini.unet, "text_encoder": mini.text_encoder}
+    for name, network in networks.items():
+        for old in (folder / name).glob("*.safetensors*"):
+            old.unlink()
+        # Rounded in a copy: the network in hand may still be in training.
+        copy.deepcopy(network).half().save_pretrained(folder / name, max_shard_size=LARGEST_FILE)
+    mini.tokenizer.save_pretrained(folder / "tokenizer")
+    make_scheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps(_model_index(), indent=2) + "\n")
+    (folder / "personalization.json").write_text(json.dumps(json.loads(to_json(PERSONALIZATION)), indent=2) + "\n")
+
+
+def _model_index() -> dict[str, object]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
