@@ -22,18 +22,29 @@ def say(line: str) -> None:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """What a person can cause is told in a line or two, with exit code 1; signals end the program in order."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    with _orderly_signals():
+        try:
+            yield
+        except StackError as error:
+            _fail(str(error), hint=error.hint)
+        except Refused as error:
+            _fail(f"{error.code}: {error}")
+        except PermissionError as error:
+            _fail(f"No permission for {error.filename}.", hint="Another user made it: choose another --directory.")
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+@contextmanager
+def _orderly_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the program; so does Ctrl-C, which shells switch off for what ends in `&`."""
+    orderly = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _leave, signal.SIGHUP: _leave}
+    before = {number: signal.signal(number, handler) for number, handler in orderly.items()}
     try:
         yield
-    except StackError as error:
-        _fail(str(error), hint=error.hint)
-    except Refused as error:
-        _fail(f"{error.code}: {error}")
-    except PermissionError as error:
-        _fail(f"No permission for {error.filename}.", hint="Another user made it: choose another --directory.")
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, *, hint: str | None = None) -> NoReturn:
