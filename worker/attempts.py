@@ -72,10 +72,11 @@ class Batches(Generic[Input, Output]):
     def __init__(self, work: Work[Input, Output], ledger: Ledger, limits: Limits) -> None:
         self._work, self._ledger, self._limits = work, ledger, limits
         self.size = limits.settings.batch_size
-        self.released = 0
+        self.released = 0  # of the last batch, back to the queue
 
     def run_one(self, base_model: str) -> int:
         """Claim a batch and bring each of its jobs to an end, or back to the queue. Returns how many there were."""
+        self.released = 0
         attempts = self._ledger.claim(self._work.kind, base_model, limit=self.size)
         if not attempts:
             return 0

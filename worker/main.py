@@ -6,12 +6,14 @@ everything happens: `worker/tasks.py`, then `worker/process.py`, then `worker/at
 
 import sys
 import tempfile
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
 from celery.beat import EmbeddedService, Scheduler
+from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from core.lifecycle import JobKind, WorkerRole, queue_name
@@ -72,6 +74,8 @@ def main(role: WorkerRole, *, engine: str = ENGINE) -> int:
     """Work until told to stop; returns the exit code."""
     settings = Settings()
     configure_logs(settings)
+    # As root Celery fears pickles; we accept JSON alone.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     with tempfile.TemporaryDirectory(prefix="hdb-worker-") as folder:
         worker = create_worker(settings, role, stop_file=Path(folder) / "stop", engine=engine)
         worker.start()
