@@ -40,11 +40,12 @@ test: setup ## everything that needs no GPU, on servers of its own
 test-gpu: setup ## what needs an NVIDIA GPU
 	$(RUN) pytest -m gpu
 
-lint: setup ## format, lint, types, import rules
+lint: setup ## format, lint, types, import rules, Dockerfiles
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/hadolint Dockerfile.api Dockerfile.worker
 
 format: setup ## put the code in shape
 	$(RUN) ruff format .

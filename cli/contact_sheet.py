@@ -3,6 +3,7 @@
 import io
 import textwrap
 
+import pillow_heif
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 CELL, GAP, CAPTION = 192, 12, 26
@@ -25,9 +26,14 @@ def contact_sheet(photo: bytes, pictures: list[bytes], captions: list[str]) -> I
     return sheet
 
 
+def upright(encoded: bytes) -> Image.Image:
+    """A picture as its EXIF orientation wants it seen, without its metadata."""
+    pillow_heif.register_heif_opener()
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+
+
 def _put(sheet: Image.Image, encoded: bytes, corner: tuple[int, int], side: int, caption: str) -> None:
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-    sheet.paste(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS), corner)
+    sheet.paste(ImageOps.fit(upright(encoded), (side, side), Image.Resampling.LANCZOS), corner)
     text = textwrap.shorten(caption, width=side // 7, placeholder="...")
     font = ImageFont.load_default(13)
     ImageDraw.Draw(sheet).text((corner[0] + side / 2, corner[1] + side + 4), text, INK, font, anchor="ma")

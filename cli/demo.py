@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli.contact_sheet import contact_sheet
+from cli.contact_sheet import contact_sheet, upright
 from cli.first_start import short_lived_key
 from cli.output import console, say
 from cli.phone import Json, Phone
@@ -93,15 +93,21 @@ def visit(phone: Phone, photo: bytes, name: str, bars: Progress) -> Result:
 def progress_bars() -> Progress:
     """One bar a job: its phase, steps and estimate are the service's own words."""
     text = TextColumn("{task.description:12} {task.fields[story]}")
-    return Progress(text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console)
+    bars = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(text, *bars, console=console, disable=not console.is_terminal)
 
 
 def watcher(bars: Progress, description: str) -> Callable[[Json], None]:
-    """Shows each state of a job that differs from the last."""
+    """Shows each state of a job that differs from the last; without a terminal, each phase in a line."""
     bar = bars.add_task(description, total=1.0, story="")
+    told: list[tuple[str, str, int]] = []
 
     def watch(job: Json) -> None:
         bars.update(bar, completed=job["progress"]["fraction"], story=f"{story(job):44}")
+        now = (job["status"], job["phase"], job["attempt"])
+        if bars.disable and now not in told:
+            told.append(now)
+            say(f"{description:12} {story(job)}")
 
     return watch
 
@@ -120,12 +126,12 @@ def story(job: Json) -> str:
 
 def save(result: Result, photo: bytes, output: Path) -> None:
     """Everything that came back, under one folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    sheet = contact_sheet(photo, result.pictures, list(PROMPTS))
-    sheet.save(output / "grid.png")
+    (output / "pictures").mkdir(parents=True, exist_ok=True)
+    upright(photo).save(output / "photo.png")
+    contact_sheet(photo, result.pictures, list(PROMPTS)).save(output / "grid.png")
     (output / "weights.safetensors").write_bytes(result.weights)
     for caption, picture in zip(PROMPTS, result.pictures, strict=True):
-        (output / f"{caption.replace(', ', ' ').replace(' ', '-')}.png").write_bytes(picture)
+        (output / "pictures" / f"{caption.replace(',', '').replace(' ', '-')}.png").write_bytes(picture)
 
 
 def report(result: Result, output: Path, *, waited: float, total: float) -> None:
