@@ -88,6 +88,7 @@ def _headers(error: AppError) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None or error.retryable:
         headers["Retry-After"] = str(error.retry_after or RETRY_SECONDS)
+    headers |= error.headers
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="hdb"'
     return headers

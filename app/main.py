@@ -14,6 +14,7 @@ import app.generations.endpoints
 import app.jobs.endpoints
 import app.subjects.endpoints
 import app.webhooks.endpoints
+import app.webhooks.messages
 import app.weights.endpoints
 from app import error_pages, health
 from app.errors import add_error_responses
@@ -47,7 +48,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with running(parts):
             yield
 
-    service = FastAPI(lifespan=lifespan, version=version("hyperdreambooth-service"), redirect_slashes=False)
+    service = FastAPI(
+        lifespan=lifespan,
+        version=version("hyperdreambooth-service"),
+        redirect_slashes=False,
+        webhooks=app.webhooks.messages.router,
+    )
     service.state.parts = parts
     for router in ROUTERS:
         service.include_router(router)

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.documented import add_problem
 from app.errors import FieldError, Problem
+from app.subjects.schemas import SubjectFields
 from core.errors import AppError, BodyTooLarge, Forbidden, InvalidRequest, Unauthorized, Unavailable
 
 DESCRIPTION = """One photo of a person in, personal weights out, pictures on demand.
@@ -22,19 +23,24 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(
-            title="HyperDreamBooth Service", version=app.version, description=DESCRIPTION, routes=app.routes
+            title="HyperDreamBooth Service",
+            version=app.version,
+            description=DESCRIPTION,
+            routes=app.routes,
+            webhooks=app.webhooks.routes,
         )
         schemas = document["components"]["schemas"]
-        for model in (Problem, FieldError):
+        for model in (Problem, FieldError, SubjectFields):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema.pop("$defs", None)
-            schemas[model.__name__] = schema
+            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         for path, item in document["paths"].items():
             for method in METHODS:
                 if method in item and path not in HEALTH:
                     _add_shared_errors(item[method], has_body=method in {"post", "patch"})
+        for item in document.get("webhooks", {}).values():
+            del item["post"]["responses"]["422"]  # it is the receiver who answers
         app.openapi_schema = document
     return app.openapi_schema
 

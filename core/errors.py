@@ -1,5 +1,6 @@
 """What can go wrong, as classes that know their HTTP status and code. `app/errors.py` renders them all."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -47,10 +48,18 @@ class AppError(Exception):
     title: ClassVar[str] = "Something went wrong on our side"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str = "", *, retry_after: int | None = None, **extra: Any) -> None:  # noqa: ANN401 - JSON values
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,  # noqa: ANN401 - JSON values
+    ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
         self.extra = extra
 
 

@@ -20,5 +20,5 @@ def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < begin:
             return None
     if begin >= end:
-        raise RangeNotSatisfiable(f"The file has {size} bytes.")
+        raise RangeNotSatisfiable(f"The file has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
     return begin, end

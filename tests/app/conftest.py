@@ -68,7 +68,7 @@ def db(sync_sessions: Sessions) -> Iterator[Session]:
         yield session
 
 
-async def submit(client: httpx.AsyncClient, photo: bytes, **given: Any) -> httpx.Response:
+async def submit(client: httpx.AsyncClient, photo: bytes, **given: Any) -> httpx.Response:  # noqa: ANN401 - form fields
     """POST a photo, as a phone does."""
     headers = given.pop("headers", {})
     fields = {"consent": "self"} | given

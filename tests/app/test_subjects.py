@@ -50,7 +50,9 @@ async def test_the_stored_photo_is_upright_and_says_nothing_else(
     exif[0x0112], exif[0x010F] = 6, "A phone"
     await submit(client, encoded(corners(), "JPEG", exif=exif))
 
-    stored = Image.open(io.BytesIO(store.get(db.scalars(select(Subject.photo_key)).one())))
+    key = db.scalars(select(Subject.photo_key)).one()
+    assert key is not None
+    stored = Image.open(io.BytesIO(store.get(key)))
     assert stored.size == (64, 96)
     assert not stored.getexif()
 

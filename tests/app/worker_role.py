@@ -31,7 +31,7 @@ def progress(db: Session, job: Job, phase: Phase, step: int = 0, total_steps: in
     db.commit()
 
 
-def finish(db: Session, job: Job, status: JobStatus = JobStatus.SUCCEEDED, **fields: Any) -> None:
+def finish(db: Session, job: Job, status: JobStatus = JobStatus.SUCCEEDED, **fields: Any) -> None:  # noqa: ANN401 - `finish_job`'s own
     """End the attempt."""
     assert db.scalars(finish_job(job.id, job.attempt, status, keep=KEEP, **fields)).one()
     db.commit()
@@ -58,6 +58,8 @@ def draw(db: Session, store: ObjectStore, content: bytes) -> Job:
         key = picture_key(job.subject_id, generation.id, job.attempt, position)
         store.put(key, content, content_type="image/png")
         shape = {"width": 64, "height": 64, "size": len(content), "verdict": "ok", "object_key": key}
-        db.execute(add_images([{"id": new_id(), "generation_id": generation.id, "position": position} | shape | picture]))
+        db.execute(
+            add_images([{"id": new_id(), "generation_id": generation.id, "position": position} | shape | picture])
+        )
     finish(db, job)
     return job

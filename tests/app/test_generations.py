@@ -1,0 +1,145 @@
+from datetime import timedelta
+
+import httpx
+import pytest
+from sqlalchemy.orm import Session
+
+from core.storage import ObjectStore
+from core.tables import Generation, Job
+from tests.app.conftest import MakeClient, submit
+from tests.app.worker_role import draw, personalize
+from tests.factories import photo_bytes
+
+
+@pytest.fixture
+async def path(client: httpx.AsyncClient, db: Session, store: ObjectStore) -> str:
+    """Where to ask for pictures of a subject who has weights."""
+    subject = (await submit(client, photo_bytes())).json()["subject"]
+    personalize(db, store)
+    return f"{subject['links']['self']}/generations"
+
+
+async def test_pictures_are_asked_for_drawn_and_fetched(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore, path: str
+) -> None:
+    asked = await client.post(path, json={"prompts": ["oil painting of {subject}", "pixel art"], "count": 2, "seed": 7})
+    assert asked.status_code == 202
+    generation, job = asked.json()["generation"], asked.json()["job"]
+    assert (job["kind"], job["generation_id"], generation["images"]) == ("generate", generation["id"], [])
+    assert asked.headers["Location"] == job["links"]["self"]
+
+    draw(db, store, b"a picture")
+    done = (await client.get(job["links"]["self"])).json()
+    drawn = (await client.get(done["result"]["generation"])).json()
+    assert drawn["status"] == "succeeded"
+    assert [(image["prompt"], image["seed"]) for image in drawn["images"]] == [
+        ("oil painting of {subject}", 7),
+        ("oil painting of {subject}", 8),
+        ("{subject}, pixel art", 7),
+        ("{subject}, pixel art", 8),
+    ]
+    async with httpx.AsyncClient() as phone:
+        picture = await phone.get(drawn["images"][0]["url"])
+        without_signature = await phone.get(drawn["images"][0]["url"].split("?")[0])
+    assert (picture.content, picture.headers["Content-Type"]) == (b"a picture", "image/png")
+    assert without_signature.status_code == 403
+
+
+async def test_without_a_seed_one_is_drawn(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    for _ in range(2):
+        await client.post(path, json={"prompt": "a"})
+    seeds = {job.seed for job in db.query(Job).filter_by(kind="generate")}
+    assert len(seeds) == 2
+
+
+async def test_options_reach_the_worker(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    await client.post(path, json={"prompt": "a", "seed": 1, "steps": 9, "guidance": 2.5, "negative_prompt": "blur"})
+    assert db.query(Job).filter_by(kind="generate").one().params == {
+        "pictures": [{"prompt": "{subject}, a", "seed": 1}],
+        "steps": 9,
+        "guidance": 2.5,
+        "negative_prompt": "blur",
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer"),
+    [
+        ({}, "#"),
+        ({"prompt": "a", "prompts": ["b"]}, "#"),
+        ({"prompt": "a", "count": 17}, "#/count"),
+        ({"prompts": ["a"] * 9, "count": 2}, "#"),
+        ({"prompt": ""}, "#/prompt"),
+        ({"prompt": "a", "seed": -1}, "#/seed"),
+        ({"prompt": "a", "lora": "x"}, "#/lora"),
+    ],
+)
+async def test_a_wrong_field_is_pointed_at(
+    client: httpx.AsyncClient, path: str, asked: dict[str, object], pointer: str
+) -> None:
+    answer = await client.post(path, json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_a_prompt_with_weights_in_it_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, json={"prompt": "{subject} <lora:someone:1>"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "prompt_rejected")
+
+
+async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, content=b"{", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_body_larger_than_any_request_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, json={"prompt": "a" * 200_000})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+async def test_a_subject_without_weights_is_not_drawn(client: httpx.AsyncClient) -> None:
+    subject = (await submit(client, photo_bytes())).json()["subject"]
+    answer = await client.post(f"{subject['links']['self']}/generations", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "subject_not_ready")
+    assert answer.json()["retryable"]
+
+
+async def test_an_idempotency_key_makes_one_generation(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = await client.post(path, json={"prompt": "a"}, headers=key)
+    again = await client.post(path, json={"prompt": "a"}, headers=key)
+    other = await client.post(path, json={"prompt": "b"}, headers=key)
+    assert again.json()["generation"]["id"] == first.json()["generation"]["id"]
+    assert (again.headers["Idempotency-Replayed"], other.json()["code"]) == ("true", "idempotency_mismatch")
+    assert db.query(Generation).count() == 1
+
+
+async def test_a_deleted_generation_is_gone_and_its_job_ends(client: httpx.AsyncClient, path: str) -> None:
+    asked = (await client.post(path, json={"prompt": "a"})).json()
+    itself = asked["generation"]["links"]["self"]
+    assert (await client.delete(itself)).status_code == 204
+    assert (await client.get(itself)).status_code == 404
+    assert (await client.get(asked["job"]["links"]["self"])).json()["status"] == "canceled"
+    assert (await client.get("/v1/generations")).json()["generations"] == []
+
+
+async def test_generations_are_listed_by_subject(client: httpx.AsyncClient, path: str) -> None:
+    ids = [(await client.post(path, json={"prompt": "a"})).json()["generation"]["id"] for _ in range(3)]
+    listed = await client.get("/v1/generations", params={"subject_id": path.split("/")[3], "limit": 2})
+    assert [generation["id"] for generation in listed.json()["generations"]] == ids[:0:-1]
+    other = await client.get("/v1/generations", params={"subject_id": "sub_01m8398gmne0a84bdbs8wn5qd6"})
+    assert other.json()["generations"] == []
+
+
+async def test_strangers_see_nothing(make_client: MakeClient, client: httpx.AsyncClient, path: str) -> None:
+    itself = (await client.post(path, json={"prompt": "a"})).json()["generation"]["links"]["self"]
+    stranger = make_client()
+    assert (await stranger.get(itself)).status_code == 404
+    assert (await stranger.delete(itself)).status_code == 404
+    assert (await stranger.post(path, json={"prompt": "a"})).status_code == 404
+
+
+async def test_pictures_are_kept_as_long_as_the_setting_says(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    await client.post(path, json={"prompt": "a"})
+    generation = db.query(Generation).one()
+    assert generation.expires_at - generation.created_at == timedelta(days=30)
