@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         version=version("hyperdreambooth-service"),
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         webhooks=app.webhooks.messages.router,
     )
     service.state.parts = parts
