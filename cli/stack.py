@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from cli.embedded import EmbeddedServers
 from cli.errors import StackError
 from cli.first_start import ensure_account
 from cli.lock import DirectoryLock
 from cli.ports import is_free, next_free
 from cli.process import Part, stop_together
+from cli.readiness import Readiness
 from cli.seaweed import Seaweed
 from cli.servers import Postgres, Valkey
 from cli.services import local_url, make_services
@@ -79,11 +82,14 @@ class Stack:
         return ensure_account(self.settings)  # last: a key made by a start that failed would never be seen
 
     def run_until(self, finished: Callable[[], bool]) -> None:
-        """Keep everything alive; call it from the main thread."""
+        """Keep everything alive, and say what else comes; call it from the main thread."""
         assert self.supervisor is not None
-        while not finished():
-            self.supervisor.mend()
-            time.sleep(POLL_SECONDS)
+        with httpx.Client(base_url=self.url, timeout=1) as client:
+            readiness = Readiness(client, self.directory / "logs", self._say)
+            while not finished():
+                self.supervisor.mend()
+                readiness.look()
+                time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """First nobody may ask, then nobody works, then the servers go."""

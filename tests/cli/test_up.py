@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,10 +133,11 @@ def test_a_supervisor_that_is_killed_leaves_no_orphans_and_the_next_one_starts(d
         assert up.stop(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
-def test_a_taken_port_is_named_and_nothing_is_left_running(directory: Path, key: str) -> None:
-    with running(directory.parent / "other") as holder:
-        port = int(holder.url.rsplit(":", 1)[1])
-        second = Up(directory, port)
-        assert second.process.wait(READY_SECONDS) == 1
-        assert f"Port {port} is taken" in second.text()
-        assert "--port" in second.text()
+def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        up = Up(tmp_path / "data", port)
+        assert up.process.wait(READY_SECONDS) == 1
+    assert f"Port {port} is taken" in up.text()
+    assert "--port" in up.text()
+    assert not (tmp_path / "data" / "postgres").exists()
