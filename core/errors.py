@@ -41,7 +41,7 @@ FAILURE_TITLES: dict[FailureCode, str] = {
 
 
 class AppError(Exception):
-    """An error that a caller gets to see. Subclasses set `status`, `code` and `title`."""
+    """What nobody foresaw. Subclasses, which are foreseen, set `status`, `code` and `title`."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
