@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hyperdreambooth.faces import SFACE_TEMPLATE, FaceDetector, warp_to
+from hyperdreambooth.faces import SFACE_TEMPLATE, Face, FaceDetector, warp_to
 from hyperdreambooth.onnx_weights import open_network
 
 SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
@@ -24,9 +24,11 @@ class IdentityEmbedder:
     def __call__(self, image: Image.Image, detector: FaceDetector) -> NDArray[np.float32] | None:
         """The embedding of the largest face, or None where no face is found."""
         faces = detector(image)
-        if not faces:
-            return None
-        crop = warp_to(image.convert("RGB"), faces[0].points, SFACE_TEMPLATE, size=SFACE_SIZE)
+        return self.embed(image, faces[0]) if faces else None
+
+    def embed(self, image: Image.Image, face: Face) -> NDArray[np.float32]:
+        """The embedding of a face that has been found already."""
+        crop = warp_to(image.convert("RGB"), face.points, SFACE_TEMPLATE, size=SFACE_SIZE)
         pixels = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]
         embedding = self._network.run(["fc1"], {"data": np.ascontiguousarray(pixels)})[0][0]
         return np.asarray(embedding / np.linalg.norm(embedding), np.float32)

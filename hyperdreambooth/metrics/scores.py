@@ -1,0 +1,52 @@
+"""The formulas of the tables, on embeddings, features and pixels. Numbers in, numbers out."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hyperdreambooth.metrics.anchors import Anchors
+from hyperdreambooth.metrics.face_judges import Embedding
+
+Features = NDArray[np.floating[Any]]
+
+
+def cosine(one: Features, other: Features) -> float:
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+
+def identity(picture: Embedding | None, photo: Embedding, anchors: Anchors) -> float:
+    """(cosine - different) / (same - different). A picture in which no face is found is a stranger: 0."""
+    return 0.0 if picture is None else anchors.normalise(float(picture @ photo))
+
+
+def is_first(picture: Embedding | None, photos: Sequence[Embedding], own: int) -> bool:
+    """Of everybody's photos, is the right person's the most alike? No face is no hit."""
+    return picture is not None and int(np.argmax(np.stack(photos) @ picture)) == own
+
+
+def spread(features: Sequence[Features]) -> float:
+    """1 - cosine, averaged over all pairs of pictures of one prompt: 0 if every seed draws the same."""
+    return float(np.mean([1 - cosine(one, other) for one, other in combinations(features, 2)]))
+
+
+def pixel_likeness(picture: Image.Image, photo: Image.Image) -> float:
+    """Correlation of the very pixels with the photo's, at its size: 1 is the photo itself, 0 unrelated.
+
+    The mean colour is taken out, so that a like background alone is no copy.
+    """
+    pixels = [np.asarray(image.convert("RGB").resize(photo.size), np.float64) for image in (picture, photo)]
+    one, other = ((values - values.mean(axis=(0, 1))).ravel() for values in pixels)
+    norms = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(one @ other / norms) if norms > 0 else 0.0
+
+
+def change(before: Embedding, after: Embedding | None, anchors: Anchors) -> float:
+    """How far a person was moved, as a share of the way between the same person and a stranger: 0 not at all.
+
+    A face that was found before and isn't any more has gone the whole way.
+    """
+    return 1.0 if after is None else (1 - float(before @ after)) / anchors.distance
