@@ -30,7 +30,7 @@ PROMPTS = {
 }
 SEED = 7
 # A person who kills the worker during the demo should not wait for a minute.
-LEASE_SECONDS, SWEEP_SECONDS = "10", "1"
+LEASE_SECONDS, SWEEP_SECONDS = "20", "1"
 
 
 @dataclass(frozen=True)
