@@ -20,10 +20,10 @@ class Service(Part):
 
     def __init__(self, name: str, *command: str, log: Path, env: Mapping[str, str], stop_seconds: float) -> None:
         self.name, self.stop_seconds = name, stop_seconds
-        self._argv, self._log, self._env = [sys.executable, "-m", *command], log, env
+        self._argv, self._log, self.env = [sys.executable, "-m", *command], log, env
 
     def begin(self) -> None:
-        self.child = Child(self.name, self._argv, Place(Path.cwd()), self._log, self._env)
+        self.child = Child(self.name, self._argv, Place(Path.cwd()), self._log, self.env)
         self.child.start()
 
     def wait_ready(self) -> None:
