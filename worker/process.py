@@ -118,7 +118,11 @@ class Process:
 
 
 def find_loader(name: str) -> LoadEngine:
-    """The function behind `module:function`. Named, not imported: housekeeping has no torch."""
+    """The function behind `module:function`. Imported when it is called: housekeeping never does, and has no torch."""
     module, function = name.split(":")
-    loader: LoadEngine = getattr(import_module(module), function)
-    return loader
+
+    def load(settings: Settings) -> Engine:
+        loader: LoadEngine = getattr(import_module(module), function)
+        return loader(settings)
+
+    return load
