@@ -1,0 +1,151 @@
+"""The real engine on a tiny random Stable Diffusion: the same requests, alone and among others."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from core.lifecycle import Phase
+from core.schemas import GenerateParams, Method, PictureRequest
+from core.settings import Settings
+from hyperdreambooth.errors import AdapterError, NoFace
+from tests.hyperdreambooth.conftest import write_tiny_folder
+from worker.engine import Engine, load_engine, memory_watched
+from worker.failures import OutOfGpuMemory, PromptTooLong
+from worker.generate import GenerateRequest, Picture
+from worker.personalize import PersonalizeRequest
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_folder(folder, prediction_type="v_prediction")
+    return load_engine(Settings(base_model=str(folder), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def selfie() -> Image.Image:
+    return Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]  # scikit-image has no types
+
+
+@pytest.fixture(scope="module")
+def adapter(engine: Engine, selfie: Image.Image) -> bytes:
+    (result,) = engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], going_on)
+    assert isinstance(result, bytes)
+    return result
+
+
+def going_on(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+    return [True] * 8
+
+
+def drawing(adapter: bytes, *prompts: str, steps: int = 2, guidance: float | None = None) -> GenerateRequest:
+    pictures = [PictureRequest(prompt=prompt, seed=seed) for seed, prompt in enumerate(prompts)]
+    return GenerateRequest(adapter, GenerateParams(pictures=pictures, steps=steps, guidance=guidance))
+
+
+def pictures(result: Sequence[Picture] | Exception) -> list[bytes]:
+    assert not isinstance(result, Exception), result
+    return [picture.image.tobytes() for picture in result]
+
+
+def test_it_says_what_it_serves(engine: Engine) -> None:
+    assert (engine.serves.base_model, engine.serves.has_hypernetwork) == ("tiny", False)
+    assert engine.serves.base_model_hash is not None
+    assert len(engine.serves.base_model_hash) == 64
+
+
+def test_phases_come_in_order_and_one_photo_can_be_refused(engine: Engine, selfie: Image.Image) -> None:
+    phases: list[Phase] = []
+
+    def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+        phases.append(phase)
+        return [True, True]
+
+    empty = Image.new("RGB", (200, 200), "white")
+    requests = [PersonalizeRequest(empty, 1, Method.AUTO), PersonalizeRequest(selfie, 1, Method.LIDB)]
+    refused, made = engine.personalize(requests, on_step)
+    assert isinstance(refused, NoFace)
+    assert isinstance(made, bytes)
+    assert list(dict.fromkeys(phases)) == [Phase.VALIDATING, Phase.PREDICTING, Phase.FINETUNING]
+
+
+def test_pictures_do_not_depend_on_their_neighbours(engine: Engine, adapter: bytes) -> None:
+    one, other = drawing(adapter, "{subject}"), drawing(adapter, "a {subject}", "{subject} b", guidance=1.5)
+    together = engine.generate([one, other, one], going_on)
+    (alone,) = engine.generate([one], going_on)
+    assert [len(pictures(result)) for result in together] == [1, 2, 1]
+    assert pictures(together[0]) == pictures(together[2]) == pictures(alone)
+
+
+def test_steps_count_over_all_batches(engine: Engine, adapter: bytes) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+        seen.append((step, total_steps))
+        return [True, True]
+
+    engine.generate([drawing(adapter, "{subject}", steps=2), drawing(adapter, "{subject}", steps=3)], on_step)
+    assert seen == sorted(seen)
+    assert seen[-1] == (5, 5)
+
+
+def test_nobody_draws_for_a_request_that_was_cancelled(engine: Engine, adapter: bytes) -> None:
+    requests = [drawing(adapter, "{subject}"), drawing(adapter, "{subject}", steps=3)]
+    canceled, wanted = engine.generate(requests, lambda phase, step, total_steps: [False, True])
+    assert (len(pictures(canceled)), len(pictures(wanted))) == (0, 1)
+
+
+def test_a_prompt_that_would_be_cut_off_is_refused_alone(engine: Engine, adapter: bytes) -> None:
+    refused, fine = engine.generate([drawing(adapter, "face " * 50), drawing(adapter, "{subject}")], going_on)
+    assert isinstance(refused, PromptTooLong)
+    assert len(pictures(fine)) == 1
+
+
+def test_weights_that_are_none_are_refused_alone(engine: Engine, adapter: bytes) -> None:
+    refused, fine = engine.generate([drawing(b"no weights", "{subject}"), drawing(adapter, "{subject}")], going_on)
+    assert isinstance(refused, AdapterError)
+    assert len(pictures(fine)) == 1
+
+
+def test_what_does_not_fit_is_drawn_fewer_at_once(
+    engine: Engine, adapter: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+        if step == 1 and engine._pictures_at_once > 1:
+            raise torch.OutOfMemoryError
+        drawn.append(engine._pictures_at_once)
+        return [True]
+
+    monkeypatch.setattr(engine, "_pictures_at_once", 4)
+    (result,) = engine.generate([drawing(adapter, "{subject}", "a {subject}", "{subject} a")], on_step)
+    assert len(pictures(result)) == 3
+    assert drawn[0] == 4
+    assert drawn[-1] == 1
+
+
+def test_torchs_out_of_memory_becomes_ours() -> None:
+    with pytest.raises(OutOfGpuMemory), memory_watched():
+        raise torch.OutOfMemoryError
+
+
+def test_it_ends_where_the_question_raises(engine: Engine, adapter: bytes, selfie: Image.Image) -> None:
+    class Enough(Exception):
+        pass
+
+    def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+        if step == 1:
+            raise Enough
+        return [True]
+
+    with pytest.raises(Enough):
+        engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], on_step)
+    with pytest.raises(Enough):
+        engine.generate([drawing(adapter, "{subject}")], on_step)
+    (again,) = engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], going_on)
+    assert again == adapter

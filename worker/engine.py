@@ -1,0 +1,226 @@
+"""The networks of a GPU process, loaded once. The only file here that imports torch, and that names CUDA."""
+
+import gc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+import torch
+
+import hyperdreambooth
+from core.lifecycle import Phase
+from core.schemas import Method
+from core.settings import Settings
+from hyperdreambooth.adapter import Adapter
+from hyperdreambooth.config import SampleConfig
+from hyperdreambooth.diffusion import tokenize
+from hyperdreambooth.errors import AdapterError, PersonalizeError
+from hyperdreambooth.personalize import Networks, generate, load_networks, personalize
+from worker.attempts import OnStep
+from worker.failures import OutOfGpuMemory, PromptTooLong
+from worker.generate import GenerateRequest, Picture
+from worker.personalize import PersonalizeRequest
+from worker.presence import Serves
+
+SHIPPED = "mini"
+PICTURES_AT_ONCE = 16
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Order:
+    """One picture of somebody's generation."""
+
+    owner: int  # which request of the batch
+    adapter: Adapter
+    prompt: str
+    seed: int
+
+
+class Engine:
+    """Personalises and draws for a batch of requests; each gets its own result or error."""
+
+    def __init__(self, networks: Networks, *, base_model: str) -> None:
+        self._networks = networks
+        self._prompt_tokens = tokenize(networks.base_model, [""]).shape[1]
+        self._pictures_at_once = PICTURES_AT_ONCE
+        self.serves = Serves(base_model, networks.base_model.weights_hash, networks.hypernetwork is not None)
+
+    def personalize(self, requests: Sequence[PersonalizeRequest], on_step: OnStep) -> Sequence[bytes | Exception]:
+        """Photos to adapter files. Requests of one method are one batch."""
+        results: dict[int, bytes | Exception] = {}
+        for method, members in grouped([request.method for request in requests]).items():
+            own_results = self._personalize([requests[index] for index in members], method, among(on_step, members))
+            results |= zip(members, own_results, strict=True)
+        return [results[index] for index in range(len(requests))]
+
+    def generate(self, requests: Sequence[GenerateRequest], on_step: OnStep) -> Sequence[Sequence[Picture] | Exception]:
+        """Adapters and prompts to pictures. What does not fit into memory is drawn again, fewer at once."""
+        while True:
+            try:
+                return self._generate(requests, on_step)
+            except OutOfGpuMemory:
+                if self._pictures_at_once == 1:
+                    raise
+                self._pictures_at_once //= 2
+                log.warning("engine.pictures_halved", at_once=self._pictures_at_once)
+
+    def _generate(
+        self, requests: Sequence[GenerateRequest], on_step: OnStep
+    ) -> Sequence[Sequence[Picture] | Exception]:
+        """Pictures that are drawn alike are one batch, whoever is in them."""
+        results: list[list[Picture] | Exception] = []
+        orders: dict[SampleConfig, list[Order]] = defaultdict(list)
+        for owner, request in enumerate(requests):
+            try:
+                config, own_orders = self._orders(request, owner)
+            except (AdapterError, PromptTooLong) as error:
+                results.append(error)
+            else:
+                results.append([])
+                orders[config] += own_orders
+        for owner, picture in self._draw_all(orders, on_step):
+            pictures = results[owner]
+            assert isinstance(pictures, list)
+            pictures.append(picture)
+        return results
+
+    def _personalize(
+        self, requests: Sequence[PersonalizeRequest], method: Method, on_step: OnStep
+    ) -> list[bytes | Exception]:
+        networks = self._networks
+        if method is Method.LIDB:
+            networks = replace(networks, hypernetwork=None, hypernetwork_hash=None)
+        with memory_watched():
+            outcomes = personalize(
+                [request.photo for request in requests],
+                networks,
+                networks.config,
+                seeds=[request.seed for request in requests],
+                on_progress=lambda phase, step, total: on_step(Phase(phase), step, total),
+            )
+        return [outcome if isinstance(outcome, PersonalizeError) else outcome.to_bytes() for outcome in outcomes]
+
+    def _orders(self, request: GenerateRequest, owner: int) -> tuple[SampleConfig, list[Order]]:
+        """What is to be drawn, and how; AdapterError or PromptTooLong if it can't be."""
+        networks, params = self._networks, request.params
+        adapter = Adapter.from_bytes(request.adapter)
+        adapter.check_fits(
+            base_model_hash=networks.base_model.weights_hash,
+            table=networks.basis.table,
+            aux_seed=networks.basis.config.aux_seed,
+        )
+        own = networks.config.sample
+        config = SampleConfig(
+            steps=params.steps or own.steps,
+            guidance=own.guidance if params.guidance is None else params.guidance,
+            negative_prompt=params.negative_prompt or own.negative_prompt,
+        )
+        prompts = (networks.config.fill_prompt(wanted.prompt) for wanted in params.pictures)
+        for prompt in (config.negative_prompt, *prompts):
+            self._check_length(prompt)
+        return config, [Order(owner, adapter, wanted.prompt, wanted.seed) for wanted in params.pictures]
+
+    def _check_length(self, prompt: str) -> None:
+        tokens = len(self._networks.base_model.tokenizer(prompt).input_ids)
+        if tokens > self._prompt_tokens:
+            raise PromptTooLong(f"{tokens} tokens, and the text encoder reads {self._prompt_tokens} of them at most")
+
+    def _draw_all(
+        self, orders: Mapping[SampleConfig, Sequence[Order]], on_step: OnStep
+    ) -> Iterator[tuple[int, Picture]]:
+        """A few pictures at once; whose pictures nobody wants any more are left out."""
+        batches = [(config, part) for config, own in orders.items() for part in in_parts(own, self._pictures_at_once)]
+        total, done = sum(config.steps for config, _ in batches), 0
+        for config, part in batches:
+            wanted = on_step(Phase.GENERATING, done, total)
+            still_wanted = [order for order in part if wanted[order.owner]]
+            yield from self._draw(still_wanted, config, partial(report_step, on_step, done, total))
+            done += config.steps
+
+    def _draw(
+        self, orders: Sequence[Order], config: SampleConfig, on_step: Callable[[int, int], None]
+    ) -> Iterator[tuple[int, Picture]]:
+        if not orders:
+            return
+        with memory_watched():
+            images = generate(
+                self._networks,
+                [order.adapter for order in orders],
+                [order.prompt for order in orders],
+                seeds=[order.seed for order in orders],
+                config=config,
+                on_step=on_step,
+            )
+        for order, image in zip(orders, images, strict=True):
+            verdict = "ok" if self._networks.face_detector(image) else "no_face"
+            yield order.owner, Picture(image, verdict)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Everything that the process needs to work, on its device."""
+    device = pick_device(settings.device)
+    # bfloat16 has float32's range: nothing overflows, and what is trained stays in float32.
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
+    log.info("engine.loading", base_model=str(folder), device=str(device))
+    networks = load_networks(str(folder), device=device, dtype=dtype)
+    return Engine(networks, base_model=settings.model_name)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` takes a GPU if there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+@contextmanager
+def memory_watched() -> Iterator[None]:
+    """Torch's out-of-memory becomes ours, once the memory of what failed is free again."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        is_out = True
+    else:
+        is_out = False
+    if is_out:
+        gc.collect()
+        torch.cuda.empty_cache()
+        raise OutOfGpuMemory
+
+
+def report_step(on_step: OnStep, done: int, total: int, step: int, _: int) -> None:
+    """One batch's step as a step of all of them."""
+    on_step(Phase.GENERATING, done + step, total)
+
+
+def among(on_step: OnStep, members: Sequence[int]) -> OnStep:
+    """The same question for some of a batch."""
+
+    def ask(phase: Phase, step: int, total: int) -> Sequence[bool]:
+        wanted = on_step(phase, step, total)
+        return [wanted[index] for index in members]
+
+    return ask
+
+
+def grouped(keys: Sequence[Key]) -> dict[Key, list[int]]:
+    """Which places hold which key."""
+    places: dict[Key, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        places[key].append(index)
+    return places
+
+
+def in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """As many as fit, and the rest."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
