@@ -48,7 +48,7 @@ def _mottle(identity: Identity, canonical: Array, strength: float) -> Array:
 def _skin(head: Head, identity: Identity, points: GBuffer) -> Array:
     x, y, _ = points.canonical.T
     side = np.abs(x)
-    colour = identity.skin.astype(np.float32) * _mottle(identity, points.canonical, 0.05)
+    colour: Array = identity.skin.astype(np.float32) * _mottle(identity, points.canonical, 0.05)
     cheeks, nose = bump(side, centre=0.62, width=0.25) * bump(y, centre=-0.62, width=0.25), _round(x, y + 0.62, 0.16)
     red = (cheeks + 0.7 * nose + 0.5 * lookup(head.masks["ears"], points.texture))[:, None]
     colour = colour * (1 + red * np.array([0.04, -0.09, -0.08], np.float32))
@@ -103,7 +103,7 @@ def _brows(brows: Brows, canonical: Array, *, seed: int) -> Array:
     width = brows.thickness * np.clip(1.2 - 1.1 * (side - 0.22) / 0.75, 0.25, 1)
     ends = _sigmoid((side - 0.20) * 40) * _sigmoid((0.92 - side) * 30) * (z > -0.9)
     hairs = 1 + 0.5 * (value_noise(x * 2, y, seed=seed % 97, frequency=18) - 0.5)
-    return np.clip(bump(y, centre=middle, width=width, power=4) * ends * brows.density * hairs, 0, 1)
+    return np.asarray(np.clip(bump(y, centre=middle, width=width, power=4) * ends * brows.density * hairs, 0, 1))
 
 
 def _beard(identity: Identity, canonical: Array) -> Array:

@@ -14,7 +14,7 @@ CURTAIN_COLUMNS, CURTAIN_ROWS = 48, 40
 
 def hairline(hair: Hair, x: Array) -> Array:
     """Canonical height at which hair starts, over the face."""
-    return 1.02 + hair.line * 0.5 - 0.30 * x**2 + 0.10 * np.cos(3 * x)
+    return np.asarray(1.02 + hair.line * 0.5 - 0.30 * x**2 + 0.10 * np.cos(3 * x))
 
 
 def on_scalp(hair: Hair, canonical: Array, ears: Array) -> Array:
@@ -22,7 +22,7 @@ def on_scalp(hair: Hair, canonical: Array, ears: Array) -> Array:
     x, y, z = canonical.T
     sideburn = (np.abs(x) > 0.98) & (z < -0.35) & (y > -0.15) & (z > -1.6)
     grows = ((y > hairline(hair, x)) | (_back(canonical) & (y > -0.75)) | sideburn) & (ears < 0.3)
-    return grows & (y < 1.0) if hair.bald else grows
+    return np.asarray(grows & (y < 1.0) if hair.bald else grows)
 
 
 def hair_patches(head: Head, identity: Identity, vertices: Array, normals: Array) -> list[Patch]:

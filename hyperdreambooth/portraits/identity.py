@@ -121,7 +121,7 @@ def _skin(rng: np.random.Generator, ancestry: Array) -> Array:
     tone = float(np.clip(ancestry @ np.array([5.2, 2.0, 1.0]) + rng.normal(0, 0.7), 0, last))
     lighter, darker = SKIN_TONES[int(tone)], SKIN_TONES[min(int(tone) + 1, last)]
     skin = lighter + (darker - lighter) * (tone - int(tone))
-    return np.clip(skin * (1 + rng.normal(0, 0.03, 3)), 0, 255)
+    return np.asarray(np.clip(skin * (1 + rng.normal(0, 0.03, 3)), 0, 255))
 
 
 def _hair(rng: np.random.Generator, *, is_man: bool, age: float, dark: bool) -> Hair:

@@ -22,7 +22,7 @@ def head_shape(head: Head, identity: Identity, context: Context) -> Array:
     present = [(head.target_index[t], w) for t, w in weights.items() if w and t in head.target_index]
     index, amount = (np.array(column) for column in zip(*present, strict=True))
     moves = head.targets[index].reshape(len(index), -1)
-    return head.mean + (amount.astype(np.float32) @ moves).reshape(-1, 3)
+    return np.asarray(head.mean + (amount.astype(np.float32) @ moves).reshape(-1, 3))
 
 
 def _macro(identity: Identity) -> Iterator[tuple[str, float]]:

@@ -62,7 +62,7 @@ def _outlines(rendered: Render) -> Array:
     brightness = _slope(_blurred(_grey(rendered), 1)) / 18
     surface = _slope(rendered.normals).sum(2) * 0.35
     regions = _slope(rendered.regions.astype(np.float32)) * 2
-    return np.clip(np.maximum(brightness + surface, regions), 0, 1)
+    return np.asarray(np.clip(np.maximum(brightness + surface, regions), 0, 1))
 
 
 def _saturate(drawn: Array, amount: float) -> Array:
@@ -74,7 +74,7 @@ def _blotches(rng: np.random.Generator, pixels: int, *, cells: int) -> Array:
     """Smooth stains, -0.5..0.5. [pixels, pixels, 1]"""
     coarse = Image.fromarray(rng.integers(0, 255, (cells, cells), dtype=np.uint8))
     fine = coarse.resize((pixels, pixels), Image.Resampling.BICUBIC)
-    return np.asarray(fine, np.float32)[..., None] / 255 - 0.5
+    return np.asarray(np.asarray(fine, np.float32)[..., None] / 255 - 0.5)
 
 
 def _photo(rendered: Render, _: np.random.Generator) -> Array:
@@ -99,7 +99,7 @@ def _cartoon(rendered: Render, _: np.random.Generator) -> Array:
     light = np.maximum(_grey(rendered), 8)[..., None]
     flat = np.select([light < 55, light < 110, light < 175], [42.0, 92.0, 150.0], 215.0)
     ink = 1 - np.clip(_outlines(rendered) * 1.5 - 0.35, 0, 1)
-    return _saturate(rendered.picture / light * flat, 1.6) * ink[..., None]
+    return np.asarray(_saturate(rendered.picture / light * flat, 1.6) * ink[..., None])
 
 
 def _oil_painting(rendered: Render, rng: np.random.Generator) -> Array:
@@ -112,7 +112,7 @@ def _watercolor(rendered: Render, rng: np.random.Generator) -> Array:
     drawn = 255 - (255 - _blurred(_kuwahara(rendered.picture.astype(np.float32), radius=3), 1.6)) * 0.62
     backdrop = (rendered.regions == BACKDROP)[..., None]
     drawn = drawn + 60 * _blotches(rng, len(drawn), cells=6) * backdrop - 55 * _outlines(rendered)[..., None]
-    return np.where(backdrop, drawn * 0.35 + 255 * 0.65, drawn)
+    return np.asarray(np.where(backdrop, drawn * 0.35 + 255 * 0.65, drawn))
 
 
 def _pixel_art(rendered: Render, _: np.random.Generator) -> Array:
@@ -130,7 +130,7 @@ def _pop_art(rendered: Render, rng: np.random.Generator) -> Array:
     period = pixels // 8
     dots = (across % period - period / 2) ** 2 + (down % period - period / 2) ** 2 < (period / 3.2) ** 2
     wall = np.where(dots[..., None], palette[1], palette[2])
-    return np.where((rendered.regions == BACKDROP)[..., None], wall, drawn)
+    return np.asarray(np.where((rendered.regions == BACKDROP)[..., None], wall, drawn))
 
 
 def _kuwahara(picture: Array, *, radius: int) -> Array:

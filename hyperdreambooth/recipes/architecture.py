@@ -9,15 +9,21 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+import diffusers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig, PersonalizeConfig, SampleConfig, to_json
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.portraits.captions import CLASS_NOUN, IDENTIFIER
+
+# What diffusers makes: mypy sees untyped classes there, without the methods of a module.
+Network: TypeAlias = Any
+AutoencoderKL: Network = diffusers.AutoencoderKL
+UNet2DConditionModel: Network = diffusers.UNet2DConditionModel
+DDIMScheduler: Network = diffusers.DDIMScheduler
 
 PICTURE_SIZE = 64
 LATENT_CHANNELS = 16
@@ -40,7 +46,7 @@ PERSONALIZATION = PersonalizeConfig(
 )
 
 
-def make_vae() -> AutoencoderKL:
+def make_vae() -> Network:
     """f = 8, thin at full resolution: sixteen channels there cost a quarter of thirty-two."""
     widths = (16, 32, 64, 128)
     return AutoencoderKL(
@@ -56,7 +62,7 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_unet() -> UNet2DConditionModel:
+def make_unet() -> Network:
     """Attention at both resolutions, 8 x 8 and 4 x 4."""
     return UNet2DConditionModel(
         sample_size=PICTURE_SIZE // DOWNSCALE,
@@ -88,7 +94,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def make_scheduler() -> DDIMScheduler:
+def make_scheduler() -> Network:
     """v-prediction with zero terminal SNR (Lin et al. 2023): sampling starts from what training calls pure noise."""
     return DDIMScheduler(
         num_train_timesteps=TIMESTEPS,
@@ -117,9 +123,10 @@ def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     learned = json.loads(learner.to_str())["model"]
     tokens = dict.fromkeys((START, END, *letters, *(f"{letter}</w>" for letter in letters)))
     tokens |= dict.fromkeys(learned["vocab"])
+    merges: Any = [tuple(merge) for merge in learned["merges"]]  # the signature says str, the code takes pairs
     tokenizer = CLIPTokenizer(
         vocab={token: place for place, token in enumerate(tokens)},
-        merges=[tuple(merge) for merge in learned["merges"]],
+        merges=merges,
         model_max_length=PROMPT_TOKENS,
     )
     tokenizer.add_tokens([IDENTIFIER])
@@ -130,8 +137,8 @@ def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
 class Mini:
     """The trainable parts, in one hand."""
 
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
+    vae: Network
+    unet: Network
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
 
@@ -157,7 +164,7 @@ def make_mini(captions: Iterable[str]) -> Mini:
 
 def export(mini: Mini, folder: Path) -> None:
     """Write the folder that `load_base_model` and diffusers' own pipeline open: half precision, files below 16 MiB."""
-    networks: dict[str, Any] = {"vae": mini.vae, "unet": mini.unet, "text_encoder": mini.text_encoder}
+    networks: dict[str, Network] = {"vae": mini.vae, "unet": mini.unet, "text_encoder": mini.text_encoder}
     for name, network in networks.items():
         for old in (folder / name).glob("*.safetensors*"):
             old.unlink()

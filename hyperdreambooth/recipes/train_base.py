@@ -8,14 +8,13 @@ import copy
 import json
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,7 +29,9 @@ from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.architecture import (
     PERSONALIZATION,
     TIMESTEPS,
+    AutoencoderKL,
     Mini,
+    Network,
     export,
     make_scheduler,
     make_text_encoder,
@@ -56,8 +57,8 @@ class BaseConfig:
 
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     minutes: float = 60
-    batch: int = 64
-    learning_rate: float = 8e-4
+    batch: int = 48
+    learning_rate: float = 7e-4
     warmup_steps: int = 100
     flat_share: float = 0.4
     weight_decay: float = 1e-3
@@ -75,7 +76,7 @@ class BaseConfig:
 
 def main(config: BaseConfig) -> None:
     """Train, export to `base/` in the work folder now and then, and at the end."""
-    vae: Any = AutoencoderKL.from_pretrained(config.folder / "vae").eval().requires_grad_(False)
+    vae: Network = AutoencoderKL.from_pretrained(config.folder / "vae").eval().requires_grad_(False)
     latents = cached_latents(vae, config)
     captions = cached_captions(config)
     torch.manual_seed(config.seed)
@@ -85,7 +86,9 @@ def main(config: BaseConfig) -> None:
     nothing = _tokens(mini, [""])
     averaged = copy.deepcopy(mini)
     parameters = [*mini.unet.parameters(), *mini.text_encoder.parameters()]
-    adam = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+    adam = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+    )
     networks = [mini.unet, mini.text_encoder, averaged.unet, averaged.text_encoder]
     checkpoint = Checkpoint(config.folder / "base.pt", networks=networks, optimizers=[adam])
     budget = Budget(minutes=config.minutes, flat_share=config.flat_share, warmup_steps=config.warmup_steps)
@@ -106,30 +109,32 @@ def main(config: BaseConfig) -> None:
         progress.advance(budget.advance(), steps=budget.steps, loss=smooth)
         if budget.steps % config.average_steps == 0:
             update_average(networks[2:], networks[:2], min(config.average_decay, budget.steps / (budget.steps + 200)))
-        if budget.every(minutes=8):
+        if budget.every(minutes=9):
             checkpoint.save(budget.state())
             report(averaged, config.folder)
     checkpoint.save(budget.state())
     report(averaged, config.folder)
 
 
-def cached_latents(vae: Any, config: BaseConfig) -> Tensor:
+def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
     """Latents of all pictures, in their order. [n, c, h, w]"""
     path = config.folder / "latents.npy"
     if not path.exists():
         pictures, _ = load_pictures(config.pictures)
         say(f"base  encoding {len(pictures)} pictures")
-        np.save(path, _encode(vae, torch.from_numpy(pictures)).numpy())
+        np.save(path, _encode(vae, torch.from_numpy(pictures), threads=config.threads).numpy())
     return torch.from_numpy(np.load(path)).float()
 
 
-@torch.no_grad()
-def _encode(vae: Any, pictures: Tensor) -> Tensor:
-    parts = []
-    for part in pictures.split(32):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(vae.encode(to_pixels(part)).latent_dist.mean.half())
-    return torch.cat(parts)
+def _encode(vae: Network, pictures: Tensor, *, threads: int) -> Tensor:
+    def encoded(part: Tensor) -> Tensor:
+        torch.set_num_threads(1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            latents: Tensor = vae.encode(to_pixels(part)).latent_dist.mean
+            return latents.half()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.cat(list(pool.map(encoded, torch.split(pictures, 32))))
 
 
 def cached_captions(config: BaseConfig) -> list[list[str]]:
@@ -173,7 +178,7 @@ def draw_batch(
     return [latents[chosen], prompts, noise, (places * TIMESTEPS).long()]
 
 
-def velocity_loss(mini: Mini, scheduler: Any, batch: tuple[Tensor, ...]) -> Tensor:  # noqa: ANN401 - untyped in diffusers
+def velocity_loss(mini: Mini, scheduler: Network, batch: tuple[Tensor, ...]) -> Tensor:
     """|v̂ - v|², v = α ε - σ z (Salimans and Ho 2022)."""
     latents, prompts, noise, timesteps = batch
     with torch.autocast("cpu", torch.bfloat16):

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyperdreambooth.portraits.arrays import Array
-from hyperdreambooth.recipes.architecture import DOWNSCALE, make_vae
+from hyperdreambooth.recipes.architecture import DOWNSCALE, Network, make_vae
 from hyperdreambooth.recipes.checkpoints import Checkpoint
 from hyperdreambooth.recipes.parallel import Gradients, split
 from hyperdreambooth.recipes.pictures import PicturesConfig, load_pictures
@@ -58,7 +57,7 @@ def main(config: VaeConfig) -> None:
     pictures = torch.from_numpy(load_pictures(config.pictures)[0])
     training, held_out = pictures[:-HELD_OUT], to_pixels(pictures[-HELD_OUT:])
     torch.manual_seed(config.seed)
-    vae: Any = make_vae()  # diffusers' classes are untyped
+    vae = make_vae()
     torch.nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], QUIET)
     adam = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0)
     checkpoint = Checkpoint(config.folder / "vae.pt", networks=[vae], optimizers=[adam])
@@ -106,7 +105,7 @@ def face_weights(size: int, extra: float) -> Tensor:
     return weights / weights.mean()
 
 
-def vae_loss(vae: AutoencoderKL, weights: Tensor, config: VaeConfig, part: tuple[Tensor, ...]) -> Tensor:
+def vae_loss(vae: Network, weights: Tensor, config: VaeConfig, part: tuple[Tensor, ...]) -> Tensor:
     """Reconstruction from a noisy latent, and a little pressure towards a normal distribution."""
     pixels, noise = part
     with torch.autocast("cpu", torch.bfloat16):
@@ -125,12 +124,12 @@ def reconstruction_loss(decoded: Tensor, target: Tensor, weights: Tensor, config
 
 
 @torch.no_grad()
-def fold_scale(vae: AutoencoderKL, pixels: Tensor) -> None:
+def fold_scale(vae: Network, pixels: Tensor) -> None:
     """Give each latent channel mean 0 and deviation 1, exactly, by rescaling the two 1 x 1 convolutions beside it.
 
     So the latents fit a diffusion model as they are, and `scaling_factor` is 1.
     """
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(64)])
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in torch.split(pixels, 64)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     last, first = vae.quant_conv, vae.post_quant_conv
@@ -142,10 +141,10 @@ def fold_scale(vae: AutoencoderKL, pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def report(vae: AutoencoderKL, held_out: Tensor, sheet: Path) -> float:
+def report(vae: Network, held_out: Tensor, sheet: Path) -> float:
     """Print the peak signal-to-noise ratio of the round trip, and write a sheet of pairs."""
     vae.eval()
-    decoded = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in held_out.split(64)])
+    decoded = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in torch.split(held_out, 64)])
     vae.train()
     psnr = 10 * math.log10(4 / functional.mse_loss(decoded.clamp(-1, 1), held_out).item())
     say(f"vae  round trip of {len(held_out)} unseen pictures  {psnr:.2f} dB")

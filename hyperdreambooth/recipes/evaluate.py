@@ -1,0 +1,190 @@
+"""What `mini` can do, in numbers: `python -m hyperdreambooth.recipes.evaluate [folder]`.
+
+People are rendered with seeds that training never saw. The judges, YuNet and SFace, took no part in training either.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hyperdreambooth.adapter import Adapter
+from hyperdreambooth.config import PersonalizeConfig
+from hyperdreambooth.diffusion import decode_latents, encode_images, sample
+from hyperdreambooth.faces import FaceDetector
+from hyperdreambooth.identity import IdentityEmbedder
+from hyperdreambooth.personalize import Networks, generate, load_networks, personalize
+from hyperdreambooth.portraits.arrays import Array
+from hyperdreambooth.portraits.captions import STYLE_PHRASES
+from hyperdreambooth.portraits.head import Head
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED
+from hyperdreambooth.portraits.render import render
+from hyperdreambooth.portraits.styles import Style, draw
+from hyperdreambooth.recipes.pictures import PicturesConfig, person, render_person, view_context
+from hyperdreambooth.recipes.progress import say
+from hyperdreambooth.recipes.sheets import save_sheet
+from hyperdreambooth.recipes.style_probe import StyleProbe
+
+PHOTO_SUBJECTS = ("a woman", "a man", "a young woman", "an old man", "a face", "a person")
+GROUP = 8  # the right photo has to be found among so many
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How much is measured."""
+
+    folder: Path = Path("hyperdreambooth/mini")
+    work: Path = Path("runs/mini")
+    people: int = 16  # a multiple of GROUP
+    photos: int = 96
+    styled: int = 12  # pictures of each style
+    pictures_each: int = 2  # of each personalised person, with different seeds
+    probe_people: int = 150  # whose renders the style probe is fitted on
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who finds a face, and who says whose it is."""
+
+    detector: FaceDetector
+    embedder: IdentityEmbedder
+
+    def embed(self, pictures: Sequence[Image.Image]) -> list[Array | None]:
+        return [self.embedder(picture, self.detector) for picture in pictures]
+
+
+def main(config: EvaluateConfig) -> dict[str, float]:
+    """Print every figure, and write the pictures behind them to the work folder."""
+    networks = load_networks(str(config.folder), device=torch.device("cpu"), dtype=torch.float32)
+    judges = Judges(FaceDetector(threads=1), IdentityEmbedder(threads=1))
+    head = Head.load(cache=config.work / "cache")
+    seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + config.people)
+    selfies, others = ([photo_of(head, seed, view) for seed in seeds] for view in (0, 1))
+    figures = {
+        "face found in photos, share": photo_hits(networks, judges, config),
+        "style recognised, share": style_accuracy(networks, head, config),
+        **round_trip(networks, judges, selfies, others),
+        **identity_figures(networks, judges, selfies, others, config),
+    }
+    for name, figure in figures.items():
+        say(f"{name:50s} {figure:.3f}")
+    (config.work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def photo_of(head: Head, seed: int, view: int) -> Image.Image:
+    """A held-out person: view 0 is the selfie, view 1 another pose, light and background."""
+    size = PicturesConfig().size
+    return draw(render(head, person(head, seed), view_context(seed, view), size=size), Style.PHOTO, size=size, seed=0)
+
+
+def photo_hits(networks: Networks, judges: Judges, config: EvaluateConfig) -> float:
+    """In which share of photos of nobody in particular the detector finds a face."""
+    prompts = [f"a photo of {PHOTO_SUBJECTS[n % len(PHOTO_SUBJECTS)]}" for n in range(config.photos)]
+    photos = sample(networks.base_model, prompts, seeds=range(config.photos), config=networks.config.sample)
+    save_sheet(photos[:48], config.work / "evaluate-photos.png", columns=12)
+    return float(np.mean([bool(judges.detector(photo)) for photo in photos]))
+
+
+def style_accuracy(networks: Networks, head: Head, config: EvaluateConfig) -> float:
+    """A probe fitted on renders names the style of generated pictures."""
+    pictures = PicturesConfig(other_styles=len(Style) - 1, views=1)
+    rendered = [row for seed in range(config.probe_people) for row in render_person(head, seed, pictures)]
+    probe = StyleProbe.fit(np.stack([picture for picture, _ in rendered]), np.array([r[2] for _, r in rendered]))
+    prompts = [STYLE_PHRASES[style][0].format("a person") for style in Style for _ in range(config.styled)]
+    drawn = sample(networks.base_model, prompts, seeds=range(len(prompts)), config=networks.config.sample)
+    save_sheet(drawn, config.work / "evaluate-styles.png", columns=config.styled)
+    right = np.repeat(np.arange(len(Style)), config.styled)
+    return float((probe(np.stack([np.asarray(picture) for picture in drawn])) == right).mean())
+
+
+def round_trip(
+    networks: Networks, judges: Judges, selfies: list[Image.Image], others: list[Image.Image]
+) -> dict[str, float]:
+    """What the autoencoder alone loses of a person: a ceiling for everything below."""
+    decoded = decode_latents(networks.base_model, encode_images(networks.base_model, others))
+    error = np.mean(
+        (np.stack([np.asarray(d) for d in decoded]) - np.stack([np.asarray(o, float) for o in others])) ** 2
+    )
+    top, cosine = match(judges.embed(decoded), judges.embed(selfies))
+    return {
+        "autoencoder, dB": float(10 * np.log10(255**2 / error)),
+        f"autoencoder, another view, right photo of {GROUP}": top,
+        "autoencoder, another view, cosine": cosine,
+    }
+
+
+def identity_figures(
+    networks: Networks, judges: Judges, selfies: list[Image.Image], others: list[Image.Image], config: EvaluateConfig
+) -> dict[str, float]:
+    """Personalised from the selfie, drawn anew, compared with the other photo, which no stage has seen."""
+    targets = judges.embed(others)
+    figures: dict[str, float] = {}
+    renders_top, renders_cosine = match(judges.embed(selfies), targets)
+    figures[f"renders, right photo of {GROUP}"], figures["renders, cosine"] = renders_top, renders_cosine
+    figures["renders of strangers, cosine"] = float(np.mean(strangers(targets)))
+    sheet = [*selfies, *others]
+    for name, wishes in rows(networks.config).items():
+        adapters = [
+            a for a in personalize(selfies, networks, wishes, seeds=range(len(selfies))) if isinstance(a, Adapter)
+        ]
+        assert len(adapters) == len(selfies), "a rendered selfie was refused"
+        drawn = []
+        for number in range(config.pictures_each):
+            seeds = range(1000 * number, 1000 * number + len(adapters))
+            prompts = ["a photo of a {subject}"] * len(adapters)
+            drawn.append(generate(networks, adapters, prompts, seeds=seeds, config=networks.config.sample))
+        matches = [match(judges.embed(pictures), targets) for pictures in drawn]
+        figures[f"{name}, right photo of {GROUP}"] = float(np.mean([top for top, _ in matches]))
+        figures[f"{name}, cosine"] = float(np.mean([cosine for _, cosine in matches]))
+        found = [bool(judges.detector(picture)) for pictures in drawn for picture in pictures]
+        figures[f"{name}, face found"] = float(np.mean(found))
+        sheet += drawn[0]
+        if name == "personalised":
+            sheet += styled_sheet(networks, adapters)
+    save_sheet(sheet, config.work / "evaluate-people.png", columns=len(selfies))
+    return figures
+
+
+def rows(config: PersonalizeConfig) -> dict[str, PersonalizeConfig]:
+    """The whole method, and its prediction alone."""
+    no_steps = replace(config.finetune, steps=0, rank=1)
+    return {"prediction alone": replace(config, finetune=no_steps), "personalised": config}
+
+
+def styled_sheet(networks: Networks, adapters: list[Adapter]) -> list[Image.Image]:
+    pictures = []
+    for style in (Style.PENCIL_SKETCH, Style.CARTOON, Style.OIL_PAINTING, Style.POP_ART):
+        prompts = [STYLE_PHRASES[style][0].format("a {subject}")] * len(adapters)
+        pictures += generate(networks, adapters, prompts, seeds=range(len(adapters)), config=networks.config.sample)
+    return pictures
+
+
+def match(pictures: list[Array | None], photos: list[Array | None]) -> tuple[float, float]:
+    """Share of pictures whose own photo is the nearest of its GROUP, and the mean cosine to it. No face: no match."""
+    right, cosines = [], []
+    for place, picture in enumerate(pictures):
+        if picture is None:
+            right.append(False)
+            continue
+        first = place // GROUP * GROUP
+        likeness = [-1.0 if photo is None else float(picture @ photo) for photo in photos[first : first + GROUP]]
+        right.append(int(np.argmax(likeness)) == place - first)
+        cosines.append(likeness[place - first])
+    return float(np.mean(right)), float(np.mean(cosines)) if cosines else float("nan")
+
+
+def strangers(photos: list[Array | None]) -> list[float]:
+    """Cosines between different people."""
+    present = np.stack([photo for photo in photos if photo is not None])
+    return [float(c) for c in (present @ present.T)[np.triu_indices(len(present), 1)]]
+
+
+if __name__ == "__main__":
+    given = {"folder": Path(sys.argv[1])} if len(sys.argv) > 1 else {}
+    main(EvaluateConfig(**given))

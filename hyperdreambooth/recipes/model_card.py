@@ -1,0 +1,64 @@
+"""The model card of `mini`: what it is, what it is not, and every figure with the command that measured it."""
+
+from pathlib import Path
+
+TEXT = """# mini
+
+A complete small Stable Diffusion, with its hypernetwork, that draws portraits of 64 x 64 pixels: enough to run the
+whole service on a laptop and to test it truly in seconds. It was trained from nothing on two CPU cores by one
+command, `make mini`.
+
+| part | what | weights |
+|---|---|---|
+{parts}
+
+All weights are half precision; no file is larger than 16 MiB.
+
+## Data and licence
+
+Every picture it learned from was drawn by `hyperdreambooth/portraits`: invented people, on the MakeHuman head (CC0),
+in eight styles, with captions that follow from how they were drawn. No photograph, no scraped picture and no real
+person is in it, and no other network's weights or judgements. The weights are released under the licence of this
+repository. Identities from seed 1 000 000 on were never trained on; the figures below are about them.
+
+## What it can do
+
+Styles: photo, pencil sketch, cartoon, oil painting, watercolor, pixel art, black and white, pop art. Words for age,
+gender, hair, beard, moustache, freckles, a smile, and the colours of clothes and background. `[V] face` is the
+person it is personalised to.
+
+## What it can't do
+
+- **Real faces.** It has only ever seen renders that look like characters of a game. A real selfie is accepted, but what
+  comes out is a rendered stranger with, at best, the right hair and skin. Real faces need a Stable Diffusion and a GPU.
+- Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
+- Fine detail: the autoencoder keeps 1 number of 12, and blurs what it doesn't keep.
+- Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
+  curtain, and no child.
+
+## Figures
+
+Measured by `python -m hyperdreambooth.recipes.evaluate`, with judges that took no part in training (YuNet finds faces,
+SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table.
+
+| figure | value |
+|---|---|
+{figures}
+"""
+PARTS = {
+    "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
+    "unet": "UNet2DConditionModel, widths 128 and 256",
+    "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
+    "hypernetwork": "face to LiDB train matrices (a = 48, b = 24, rank 1)",
+}
+
+
+def write_model_card(folder: Path, figures: dict[str, float]) -> None:
+    """README.md beside the weights."""
+    parts = [f"| `{name}` | {what} | {_megabytes(folder / name):.1f} MB |" for name, what in PARTS.items()]
+    rows = [f"| {name} | {figure:.3f} |" for name, figure in figures.items()]
+    (folder / "README.md").write_text(TEXT.format(parts="\n".join(parts), figures="\n".join(rows)))
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6

@@ -1,0 +1,74 @@
+"""The folder that `mini` is shipped in opens everywhere it should, and its tokenizer knows its words."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from hyperdreambooth.config import load_personalize_config
+from hyperdreambooth.diffusion import load_base_model
+from hyperdreambooth.recipes.architecture import PERSONALIZATION, PROMPT_TOKENS, Mini, export, make_mini, make_tokenizer
+
+CAPTIONS = ["a photo of a [V] face", "a pencil sketch of an old woman with long grey hair"]
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_mini(CAPTIONS)
+
+
+@pytest.fixture(scope="module")
+def folder(mini: Mini, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mini")
+    export(mini, path)
+    return path
+
+
+def test_known_words_and_the_identifier_are_one_token_each() -> None:
+    tokenizer = make_tokenizer(CAPTIONS)
+    assert len(tokenizer(CAPTIONS[0]).input_ids) == len(CAPTIONS[0].split()) + 2
+    assert len(tokenizer(CAPTIONS[1].upper()).input_ids) == len(CAPTIONS[1].split()) + 2
+
+
+def test_unknown_words_become_letters_and_never_the_unknown_token() -> None:
+    tokenizer = make_tokenizer(CAPTIONS)
+    tokens = tokenizer("zebra, 8k! café", add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in tokens
+    assert tokenizer.decode(tokens).replace(" ", "") == "zebra,8k!café"
+
+
+def test_a_prompt_that_is_too_long_is_cut(folder: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert tokenizer.model_max_length == PROMPT_TOKENS
+    assert len(tokenizer("word " * 100, truncation=True).input_ids) == PROMPT_TOKENS
+
+
+def test_the_saved_tokenizer_gives_the_same_tokens(mini: Mini, folder: Path) -> None:
+    saved = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert saved(CAPTIONS).input_ids == mini.tokenizer(CAPTIONS).input_ids
+
+
+def test_the_folder_opens_as_a_base_model_with_its_wishes(mini: Mini, folder: Path) -> None:
+    base_model = load_base_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    assert base_model.resolution == 64
+    assert load_personalize_config(folder) == PERSONALIZATION
+    rounded = mini.unet.conv_in.weight.half().float()
+    torch.testing.assert_close(base_model.unet.conv_in.weight, rounded, rtol=0, atol=0)
+    assert mini.unet.conv_in.weight.dtype == torch.float32
+
+
+def test_diffusers_draws_with_the_folder(folder: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a photo of a face", num_inference_steps=2, height=64, width=64).images[0]
+    assert picture.size == (64, 64)
+
+
+def test_no_file_is_larger_than_sixteen_mebibytes(folder: Path) -> None:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert max(sizes) <= 16 * 2**20
+    assert sum(sizes) < 60e6

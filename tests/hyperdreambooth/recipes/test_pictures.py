@@ -1,0 +1,27 @@
+"""People are rendered in blocks; a block that is there is not rendered again."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hyperdreambooth.recipes.pictures import STYLES, PicturesConfig, block_path, load_pictures, main
+
+
+def test_blocks_hold_every_view_and_style_and_are_written_once(tmp_path: Path) -> None:
+    config = PicturesConfig(folder=tmp_path, size=32, identities=2, block=1, processes=1, other_styles=2)
+    main(config)
+    pictures, records = load_pictures(config)
+    assert pictures.shape == (2 * 2 * 3, 32, 32, 3)
+    assert pictures.dtype == np.uint8
+    assert sorted(set(records[:, 0])) == [0, 1]
+    for seed in (0, 1):
+        for view in (0, 1):
+            styles = records[(records[:, 0] == seed) & (records[:, 1] == view), 2]
+            assert len(set(styles)) == 3
+            assert STYLES.index(STYLES[0]) in styles
+
+    block_path(config, 1).unlink()
+    before = block_path(config, 0).stat().st_mtime_ns
+    main(config)
+    assert block_path(config, 0).stat().st_mtime_ns == before
+    np.testing.assert_array_equal(load_pictures(config)[0], pictures)
