@@ -28,6 +28,12 @@ class Caller:
         if scope not in self.scopes and Scope.ADMIN not in self.scopes:
             raise Forbidden(f"This needs a key with the scope `{scope}`.")
 
+    def with_a_key(self) -> "Caller":
+        """Forbidden for a phone's token."""
+        if self.one_subject:
+            raise Forbidden("A token may make one subject and watch it, and no more.")
+        return self
+
     def bound_to(self, subject_id: UUID | None) -> "Caller":
         """The same caller once its token has made a subject."""
         return replace(self, subject_id=subject_id) if self.one_subject else self

@@ -58,6 +58,20 @@ GenerationWriterDep = Annotated[Caller, caller_with(Scope.GENERATIONS_WRITE)]
 AdminDep = Annotated[Caller, caller_with(Scope.ADMIN)]
 
 
+async def holder(caller: ReaderDep) -> Caller:
+    """A caller with a key of the account's own: a phone's token is not enough."""
+    return caller.with_a_key()
+
+
+async def writing_holder(caller: SubjectWriterDep) -> Caller:
+    """The same, for changes."""
+    return caller.with_a_key()
+
+
+KeyHolderDep = Annotated[Caller, Depends(holder)]
+KeyHolderWriterDep = Annotated[Caller, Depends(writing_holder)]
+
+
 async def unit_of_work(parts: PartsDep) -> AsyncIterator[UnitOfWork]:
     """One transaction around the endpoint; nothing is kept if it raises."""
     async with parts.sessions() as session:

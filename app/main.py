@@ -12,7 +12,10 @@ from fastapi import APIRouter, FastAPI
 
 import app.generations.endpoints
 import app.jobs.endpoints
+import app.models.endpoints
 import app.subjects.endpoints
+import app.tokens.endpoints
+import app.usage.endpoints
 import app.webhooks.endpoints
 import app.webhooks.messages
 import app.weights.endpoints
@@ -32,6 +35,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     app.jobs.endpoints.router,
     app.generations.endpoints.router,
     app.webhooks.endpoints.router,
+    app.tokens.endpoints.router,
+    app.models.endpoints.router,
+    app.usage.endpoints.router,
     health.router,
     error_pages.router,
 )

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, gt=0, lt=65536)
     public_url: HttpUrl | None = Field(
-        None, description="The address that links in answers begin with, if a proxy hides ours."
+        None, description="The address that callers see; the embedded bucket lets pages from there in."
     )
 
     base_model: str = Field("mini", description="`mini`, or a Stable Diffusion 1.x/2.x folder or hub id.")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.answers import conditional
 from app.dependencies import (
     IfNoneMatchDep,
+    KeyHolderWriterDep,
     PartsDep,
     ReaderDep,
     SessionDep,
@@ -101,7 +102,7 @@ async def get_subject(
 
 @router.patch("/{subject_id}", responses=problems(NotFound))
 async def rename_subject(
-    subject_id: SubjectIdDep, change: SubjectChange, caller: SubjectWriterDep, uow: UnitOfWorkDep
+    subject_id: SubjectIdDep, change: SubjectChange, caller: KeyHolderWriterDep, uow: UnitOfWorkDep
 ) -> SubjectRead:
     """Give a subject another name."""
     return await service.rename(uow.session, caller, subject_id, change.name)
@@ -110,7 +111,7 @@ async def rename_subject(
 @router.delete("/{subject_id}", status_code=202, responses=problems(NotFound))
 async def erase_subject(
     subject_id: SubjectIdDep,
-    caller: SubjectWriterDep,
+    caller: KeyHolderWriterDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
     request: Request,

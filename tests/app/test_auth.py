@@ -8,9 +8,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from core.accounts import Scope, hash_key
-from core.tables import ApiKey, Subject
-from tests.app.conftest import MakeClient, submit
-from tests.factories import photo_bytes
+from core.tables import ApiKey
+from tests.app.conftest import MakeClient
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -71,28 +70,3 @@ async def test_strangers_bodies_are_not_read(service: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://hdb.test") as stranger:
         answer = await stranger.post("/v1/subjects", content=body(), headers={"Content-Type": "multipart/form-data"})
     assert (answer.status_code, read) == (401, False)
-
-
-async def test_a_token_makes_one_subject_and_sees_no_other(
-    client: httpx.AsyncClient, make_client: MakeClient, db: Session
-) -> None:
-    await submit(client, photo_bytes())
-    account_id = db.query(Subject).one().account_id
-    phone = make_client()
-    db.execute(
-        update(ApiKey)
-        .where(ApiKey.sha256 == hash_key(phone.headers["Authorization"].split()[1]))
-        .values(one_subject=True, account_id=account_id)
-    )
-    db.commit()
-
-    assert (await phone.get("/v1/subjects")).json()["subjects"] == []
-    made = await submit(phone, photo_bytes(), headers={"Prefer": "wait=1"})
-    assert made.status_code == 202
-    assert [subject["id"] for subject in (await phone.get("/v1/subjects")).json()["subjects"]] == [
-        made.json()["subject"]["id"]
-    ]
-    assert len((await phone.get("/v1/jobs")).json()["jobs"]) == 1
-    second = await submit(phone, photo_bytes())
-    assert (second.status_code, second.json()["code"]) == (403, "forbidden")
-    assert len((await client.get("/v1/subjects")).json()["subjects"]) == 2

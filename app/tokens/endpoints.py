@@ -1,0 +1,22 @@
+"""`/v1/tokens`: short-lived keys for phones."""
+
+from fastapi import APIRouter
+
+from app.dependencies import KeyHolderWriterDep, UnitOfWorkDep, typed_id
+from app.documented import problems
+from app.tokens import service
+from app.tokens.schemas import NewToken, TokenRead
+from core.errors import NotFound
+from core.ids import SUBJECT, encode_id
+
+router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
+
+
+@router.post("", status_code=201, responses=problems(NotFound))
+async def create_token(new: NewToken, caller: KeyHolderWriterDep, uow: UnitOfWorkDep) -> TokenRead:
+    """Make a token that a phone can hold: it uploads one photo and watches what becomes of it."""
+    subject_id = typed_id(SUBJECT, new.subject_id) if new.subject_id else None
+    token, text = await service.create_token(uow.session, caller, subject_id, seconds=new.seconds)
+    assert token.expires_at is not None
+    shown = encode_id(SUBJECT, token.subject_id) if token.subject_id else None
+    return TokenRead(token=text, subject_id=shown, expires_at=token.expires_at)

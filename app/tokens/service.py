@@ -1,0 +1,37 @@
+"""A key for a phone: for minutes, it makes one subject and watches it. So no service key sits in an app."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import Caller
+from app.subjects.service import load_subject
+from core.accounts import Scope, hash_key, key_hint, new_key
+from core.tables import ApiKey
+
+TOKEN_PREFIX = "hdb_tok_"  # noqa: S105 - how every token begins, not one of them
+TOKEN_SCOPES = (Scope.READ, Scope.SUBJECTS_WRITE)
+
+
+async def create_token(
+    session: AsyncSession, caller: Caller, subject_id: UUID | None, *, seconds: int
+) -> tuple[ApiKey, str]:
+    """The token's row and its text."""
+    if subject_id is not None:
+        await load_subject(session, caller, subject_id)
+    text = new_key(TOKEN_PREFIX)
+    token = ApiKey(
+        account_id=caller.account_id,
+        sha256=hash_key(text),
+        hint=key_hint(text, TOKEN_PREFIX),
+        scopes=list(TOKEN_SCOPES),
+        one_subject=True,
+        subject_id=subject_id,
+        expires_at=func.now() + timedelta(seconds=seconds),
+    )
+    session.add(token)
+    await session.flush()
+    await session.refresh(token)
+    return token, text
