@@ -9,6 +9,7 @@ from core.settings import Settings
 
 BELL = "worker.bell"
 SWEEP = "worker.sweep"
+DELIVER = "worker.deliver"
 HOUSEKEEPING_QUEUE = "housekeeping"
 # It must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
 VISIBILITY_TIMEOUT_SECONDS = 3600

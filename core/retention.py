@@ -16,6 +16,7 @@ from core.tables import (
     Job,
     Subject,
     Upload,
+    WebhookDelivery,
     WorkerProcess,
 )
 
@@ -76,6 +77,13 @@ def delete_old_jobs() -> Delete:
 def delete_old_idempotency_records() -> Delete:
     """From here on the same key makes something new."""
     return delete(IdempotencyRecord).where(IdempotencyRecord.expires_at < NOW)
+
+
+def delete_old_deliveries(*, older_than: timedelta) -> Delete:
+    """Messages that were sent, or given up, long ago."""
+    return delete(WebhookDelivery).where(
+        WebhookDelivery.created_at < NOW - older_than, WebhookDelivery.next_attempt_at.is_(None)
+    )
 
 
 def delete_silent_workers(*, silent_for: timedelta) -> Delete:

@@ -365,3 +365,8 @@ def live_workers(*, within: timedelta) -> Select[WorkerProcess]:
 def report_gone(name: str) -> Delete:
     """The process ended in good order."""
     return delete(WorkerProcess).where(WorkerProcess.name == name)
+
+
+def one_at_a_time(what: str) -> Select[bool]:
+    """Whether nobody else does this now; holds until the transaction's end."""
+    return select(func.pg_try_advisory_xact_lock(func.hashtext(what)))

@@ -18,11 +18,12 @@ from celery.signals import worker_shutting_down
 
 from core.lifecycle import JobKind, WorkerRole, queue_name
 from core.logs import configure_logs
-from core.queue import HOUSEKEEPING_QUEUE, SWEEP, configure_queue
+from core.queue import DELIVER, HOUSEKEEPING_QUEUE, SWEEP, configure_queue
 from core.settings import Settings
 
 ENGINE = "worker.engine:load_engine"
-POOL_SIZE = {WorkerRole.GPU: 1, WorkerRole.HOUSEKEEPING: 2}  # a long export must not hold up the sweeper
+# Neither a long export nor a slow receiver of webhooks may hold up the sweeper.
+POOL_SIZE = {WorkerRole.GPU: 1, WorkerRole.HOUSEKEEPING: 3}
 
 
 class Clock(bootsteps.StartStopStep):
@@ -44,7 +45,7 @@ def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engi
         hdb_stop_file=str(stop_file),
     )
     if role is WorkerRole.HOUSEKEEPING:
-        schedule_sweeps(app, settings)
+        set_clock(app, settings)
     queue = HOUSEKEEPING_QUEUE if role is WorkerRole.HOUSEKEEPING else queue_name(JobKind.GENERATE, settings.model_name)
     worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
     return app.Worker(
@@ -58,14 +59,16 @@ def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engi
     )
 
 
-def schedule_sweeps(app: Celery, settings: Settings) -> None:
-    """A sweep that nobody did in time is not worth doing: the next one does it all."""
+def set_clock(app: Celery, settings: Settings) -> None:
+    """What nobody did in time is not worth doing any more: the next tick does it all."""
+    ticks = {SWEEP: settings.sweep_seconds, DELIVER: settings.webhook_seconds}
     app.conf.beat_schedule = {
-        "sweep": {
-            "task": SWEEP,
-            "schedule": timedelta(seconds=settings.sweep_seconds),
-            "options": {"queue": HOUSEKEEPING_QUEUE, "expires": settings.sweep_seconds},
+        task: {
+            "task": task,
+            "schedule": timedelta(seconds=seconds),
+            "options": {"queue": HOUSEKEEPING_QUEUE, "expires": seconds},
         }
+        for task, seconds in ticks.items()
     }
     app.steps["worker"].add(Clock)
 

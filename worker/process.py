@@ -12,6 +12,7 @@ from core.database import make_engine, make_sessions
 from core.lifecycle import JobKind, WorkerRole
 from core.queue import ring
 from core.settings import Settings
+from core.statements import one_at_a_time
 from core.storage import ObjectStore
 from worker.attempts import Batches, Limits
 from worker.erase import Erasure
@@ -20,6 +21,7 @@ from worker.ledger import Ledger
 from worker.personalize import Personalization, Personalizer
 from worker.presence import Presence, Serves, State
 from worker.sweeper import Sweeper
+from worker.webhooks import deliver_due
 
 STOP_POLL_SECONDS = 0.1
 
@@ -91,6 +93,12 @@ class Process:
             if claimed == 0 or any(batches.released for _, batches in turns):
                 break
         self.presence.become(State.READY)
+
+    def deliver(self) -> None:
+        """Send the webhooks that are due, unless another process does: a slow receiver must not keep two busy."""
+        with self._sessions.begin() as session:
+            if session.scalar(one_at_a_time("webhooks")):
+                deliver_due(self._sessions, allow_private=self._settings.webhook_private_addresses)
 
     def _load(self) -> bool:
         self.presence.become(State.LOADING)

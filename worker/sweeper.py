@@ -102,6 +102,7 @@ class Sweeper:
         with self._sessions.begin() as session:
             session.execute(retention.delete_old_jobs())
             session.execute(retention.delete_old_idempotency_records())
+            session.execute(retention.delete_old_deliveries(older_than=self._keep))
             session.execute(retention.delete_silent_workers(silent_for=FORGET_WORKERS_AFTER))
 
     def _delete_photos(self) -> None:

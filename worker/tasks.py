@@ -7,7 +7,7 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 
 from core.lifecycle import JobKind, WorkerRole
 from core.logs import configure_logs
-from core.queue import BELL, SWEEP, celery_app, configure_queue
+from core.queue import BELL, DELIVER, SWEEP, celery_app, configure_queue
 from core.settings import Settings
 from worker.process import Process, find_loader
 
@@ -24,6 +24,12 @@ def bell(kind: str, base_model: str) -> None:
 def sweep() -> None:
     """Something may have been forgotten."""
     _opened[0].sweeper.sweep()
+
+
+@celery_app.task(name=DELIVER)
+def deliver() -> None:
+    """Somebody may be waiting to be told."""
+    _opened[0].deliver()
 
 
 @setup_logging.connect
