@@ -45,7 +45,11 @@ class Settings(BaseSettings):
     max_strikes: int = Field(3, gt=0, description="So many crashes of its worker fail a job.")
     max_attempts: int = Field(8, gt=0, description="So many attempts in all, crashes or not, fail a job.")
     max_queued_jobs: int = Field(10_000, gt=0, description="A fuller queue answers 503.")
+    requests_per_minute: int = Field(6000, gt=0, description="By one key, counted by each API process.")
+    max_account_jobs: int = Field(1000, gt=0, description="So many jobs of one account may be queued or running.")
+    max_account_images: int = Field(10_000, gt=0, description="So many pictures an account may ask for in 24 hours.")
     max_running_seconds: Seconds = Field(1800, description="A job whose attempt runs longer is failed (`timed_out`).")
+    max_step_seconds: Seconds = Field(600, description="A single step that takes longer is taken for a standstill.")
 
     max_photo_bytes: int = Field(20_000_000, gt=0)
     max_photo_pixels: int = Field(50_000_000, gt=0)

@@ -32,7 +32,9 @@ class Crew:
         self._workers: list[subprocess.Popen[bytes]] = []
         configure_queue(settings)
 
-    def start(self, role: WorkerRole = WorkerRole.GPU) -> subprocess.Popen[bytes]:
+    def start(
+        self, role: WorkerRole = WorkerRole.GPU, *, module: str = "tests.worker.worker_with_fake_engine"
+    ) -> subprocess.Popen[bytes]:
         """A worker's parent process; its pool follows by itself."""
         addresses = self.settings.model_dump(exclude_none=True, include=set(Settings.model_fields))
         plain = {
@@ -40,18 +42,18 @@ class Crew:
         }
         plain |= {"lease_seconds": LEASE_SECONDS, "sweep_seconds": SWEEP_SECONDS, "log_json": True}
         env = os.environ | {f"HDB_{name.upper()}": str(value) for name, value in plain.items()}
-        command = [sys.executable, "-m", "tests.worker.worker_with_fake_engine", role]
+        command = [sys.executable, "-m", module, role]
         worker = subprocess.Popen(command, env=env | {FOLDER: str(self.folder)})
         self._workers.append(worker)
         return worker
 
-    def submit(self, **fields: object) -> Job:
+    def submit(self, photo: bytes | None = None, **fields: object) -> Job:
         """A queued job, as the API leaves it before it rings."""
         with self.sessions.begin() as session:
             subject = make_subject(session)
             assert subject.photo_key is not None
-            self.store.put(subject.photo_key, photo_bytes(), content_type="image/png")
-            return make_job(session, subject, **fields)
+            self.store.put(subject.photo_key, photo or photo_bytes(), content_type="image/png")
+            return make_job(session, subject, **{"base_model": self.settings.model_name} | fields)
 
     def read(self, job: Job) -> Job:
         """The row as it is now."""

@@ -84,7 +84,7 @@ class Batches(Generic[Input, Output]):
         with Heartbeat(
             self._ledger,
             attempts,
-            max_running_seconds=self._limits.settings.max_running_seconds,
+            settings=self._limits.settings,
             is_stopping=self._limits.is_stopping,
             on_stall=self._limits.on_stall,
         ) as heartbeat:

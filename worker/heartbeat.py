@@ -12,13 +12,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.lifecycle import Phase
+from core.settings import Settings
 from worker.ledger import Attempt, HandedBack, LeaseLost, Ledger, Progress, RanTooLong
 
 # Progress is written at most this often for a job; a new phase at once.
 PROGRESS_SECONDS = 0.5
 RENEWALS_IN_A_LEASE = 4
-# So many leases without a step, and the jobs go to somebody else; one more, and this process ends.
-STALLED_LEASES = 3
 
 log = structlog.get_logger()
 
@@ -40,15 +39,14 @@ class Heartbeat:
         ledger: Ledger,
         attempts: Sequence[Attempt],
         *,
-        max_running_seconds: float,
+        settings: Settings,
         is_stopping: Callable[[], bool],
         on_stall: Callable[[], None] = end_this_process,
     ) -> None:
         self._ledger, self._attempts = ledger, list(attempts)
-        self._max_running_seconds = max_running_seconds
+        self._max_running_seconds, self._max_step_seconds = settings.max_running_seconds, settings.max_step_seconds
         self._is_stopping, self._on_stall = is_stopping, on_stall
         self._renew_seconds = ledger.lease.total_seconds() / RENEWALS_IN_A_LEASE
-        self._stall_seconds = ledger.lease.total_seconds() * STALLED_LEASES
         self._renewed = self._advanced = time.monotonic()
         self._notes, self._writing = threading.Lock(), threading.Lock()
         self._wake, self._over = threading.Event(), threading.Event()
@@ -102,8 +100,8 @@ class Heartbeat:
             self._wake.clear()
             try:
                 with self._writing:
-                    self._write_notes(self._attempts)
                     self._renew()
+                    self._write_notes(self._attempts)
             except SQLAlchemyError as error:
                 log.warning("heartbeat.missed", error=str(error))
 
@@ -113,10 +111,10 @@ class Heartbeat:
             if now - attempt.started > self._max_running_seconds:
                 attempt.stop = attempt.stop or RanTooLong()
         standstill = now - self._advanced
-        if standstill > self._stall_seconds + self._ledger.lease.total_seconds():
+        if standstill > self._max_step_seconds + self._ledger.lease.total_seconds():
             log.error("worker.stalled", seconds=round(standstill))
             self._on_stall()
-        elif standstill <= self._stall_seconds and now - self._renewed >= self._renew_seconds:
+        elif standstill <= self._max_step_seconds and now - self._renewed >= self._renew_seconds:
             self._ledger.renew(attempt for attempt in self._attempts if not isinstance(attempt.stop, LeaseLost))
             self._renewed = now
 

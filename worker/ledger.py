@@ -58,7 +58,6 @@ class Attempt:
     """One try at one job by this process."""
 
     job: Job
-    lease_ends: float  # on our monotonic clock, and never later than on the database's
     started: float = field(default_factory=time.monotonic)
     stop: Stop | None = None
     unwritten: list[Progress] = field(default_factory=list)
@@ -84,23 +83,23 @@ class Ledger:
 
     def claim(self, kind: JobKind, base_model: str, *, limit: int) -> list[Attempt]:
         """Take up to `limit` queued jobs, oldest first."""
-        lease_ends = self._lease_from_now()
         statement = claim_jobs(kind, base_model, limit=limit, lease=self.lease, worker=self.name)
         with self._sessions.begin() as session:
             jobs = session.scalars(statement).all()
-        return [Attempt(job, lease_ends) for job in sorted(jobs, key=lambda job: (job.queued_at, job.id))]
+        return [Attempt(job) for job in sorted(jobs, key=lambda job: (job.queued_at, job.id))]
 
     def renew(self, attempts: Iterable[Attempt]) -> None:
         """Keep the jobs for another lease."""
-        lease_ends = self._lease_from_now()
         with self._sessions.begin() as session:
             for attempt in attempts:
-                statement = renew_lease(attempt.job.id, attempt.job.attempt, lease=self.lease)
-                if self._heed(attempt, session.scalar(statement)):
-                    attempt.lease_ends = lease_ends
+                cancel_requested = session.scalar(renew_lease(attempt.job.id, attempt.job.attempt, lease=self.lease))
+                if cancel_requested is None:
+                    attempt.stop = attempt.stop or LeaseLost()
+                elif cancel_requested:
+                    attempt.stop = attempt.stop or Canceled()
 
     def record_progress(self, attempt: Attempt, notes: Iterable[Progress]) -> None:
-        """Write where the attempt stands."""
+        """Write where the attempt stands. Whether the job is still ours, the next renewal tells."""
         with self._sessions.begin() as session:
             for note in notes:
                 statement = record_progress(
@@ -110,7 +109,8 @@ class Ledger:
                     step=note.step,
                     total_steps=note.total_steps,
                 )
-                self._heed(attempt, session.scalar(statement))
+                if session.scalar(statement):
+                    attempt.stop = attempt.stop or Canceled()
 
     def finish(
         self,
@@ -131,32 +131,16 @@ class Ledger:
         self._end(attempt, lambda session: session.scalar(statement), None, wait)
 
     def _end(self, attempt: Attempt, move: Callable[[Session], Job | None], record: Record | None, wait: Wait) -> None:
+        renewal = renew_lease(attempt.job.id, attempt.job.attempt, lease=self.lease)
+
         def transact() -> None:
             with self._sessions.begin() as session:
+                # The lease may have ended while the database was away: unless the sweeper has judged, the job is ours.
+                session.execute(renewal)
                 if move(session) is None:
                     raise LeaseLost
                 if record is not None:
                     record(session)
 
-        def renew_and_transact() -> None:
-            # While the database was away the lease may have ended on its clock; the sweeper waits before it judges.
-            self.renew([attempt])
-            transact()
-
-        try:
-            transact()
-        except OperationalError as error:
-            log.warning("database.away", error=str(error))
-            pauses = waits(first_seconds=0.25, total_seconds=self.lease.total_seconds())
-            retried(renew_and_transact, on=OperationalError, pauses=pauses, pause=wait)
-
-    def _heed(self, attempt: Attempt, cancel_requested: bool | None) -> bool:
-        """What the row answered: gone, to be cancelled, or still ours."""
-        if cancel_requested is None:
-            attempt.stop = attempt.stop or LeaseLost()
-        elif cancel_requested:
-            attempt.stop = attempt.stop or Canceled()
-        return cancel_requested is not None
-
-    def _lease_from_now(self) -> float:
-        return time.monotonic() + self.lease.total_seconds()
+        pauses = waits(first_seconds=0.25, total_seconds=self.lease.total_seconds())
+        retried(transact, on=OperationalError, pauses=pauses, pause=wait)

@@ -60,4 +60,4 @@ class Bench:
 
 @pytest.fixture
 def bench(settings: Settings, sync_sessions: Sessions, store: ObjectStore) -> Bench:
-    return Bench(settings.model_copy(update={"lease_seconds": 2.0, "batch_size": 4}), sync_sessions, store)
+    return Bench(settings.model_copy(update={"lease_seconds": 5.0, "batch_size": 4}), sync_sessions, store)

@@ -288,7 +288,7 @@ def test_a_lease_is_renewed_while_steps_advance(bench: Bench) -> None:
 
 
 def test_a_standstill_ends_the_renewals_and_then_the_process(bench: Bench) -> None:
-    bench.settings = bench.settings.model_copy(update={"lease_seconds": 0.3})
+    bench.settings = bench.settings.model_copy(update={"lease_seconds": 0.3, "max_step_seconds": 0.3})
     job = bench.submit()
     bench.engine.between_steps = at_step(1, lambda: bench.stalled.wait(30))
     bench.personalizing().run_one("mini")

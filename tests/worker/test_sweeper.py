@@ -51,9 +51,15 @@ def sweep(bench: Bench) -> Sweeping:
     return Sweeping(bench)
 
 
-def lost(bench: Bench, **fields: object) -> Job:
-    over = in_future(-1)
-    return bench.submit(status=JobStatus.RUNNING, attempt=1, lease_expires_at=over, worker="dead", **fields)
+def lost(bench: Bench, *, strikes: int = 0, queued_seconds_ago: float = 0) -> Job:
+    return bench.submit(
+        status=JobStatus.RUNNING,
+        attempt=1,
+        lease_expires_at=in_future(-1),
+        worker="dead",
+        strikes=strikes,
+        queued_at=in_future(-queued_seconds_ago),
+    )
 
 
 def count(bench: Bench, table: type) -> int:
@@ -62,7 +68,7 @@ def count(bench: Bench, table: type) -> int:
 
 
 def test_a_dead_workers_job_waits_again_with_a_strike_and_a_bell(bench: Bench, sweep: Sweeping) -> None:
-    job = lost(bench, queued_at=in_future(-60))
+    job = lost(bench, queued_seconds_ago=60)
     assert sweep() == [(JobKind.PERSONALIZE, "mini")]
     now = bench.read(job)
     assert (now.status, now.strikes, now.attempt) == (JobStatus.QUEUED, 1, 1)
@@ -78,7 +84,7 @@ def test_the_third_strike_fails_the_job(bench: Bench, sweep: Sweeping) -> None:
 
 
 def test_sweeping_twice_is_sweeping_once(bench: Bench, sweep: Sweeping) -> None:
-    jobs = [lost(bench, queued_at=in_future(-60)), lost(bench, strikes=2), bench.submit(deadline_at=in_future(-1))]
+    jobs = [lost(bench, queued_seconds_ago=60), lost(bench, strikes=2), bench.submit(deadline_at=in_future(-1))]
     sweep()
     first = [(job.status, job.strikes, job.event_count) for job in map(bench.read, jobs)]
     assert sweep() == []
