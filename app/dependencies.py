@@ -35,12 +35,14 @@ def get_parts(request: Request) -> Parts:
 PartsDep = Annotated[Parts, Depends(get_parts)]
 
 
-async def authenticate(scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
-    """The caller, who has the scopes that the endpoint names."""
+async def authenticate(request: Request, scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
+    """The caller, who has the scopes that the endpoint names and requests left in this minute."""
     if credentials is None:
         raise Unauthorized("Send `Authorization: Bearer <key>`.")
     async with parts.sessions() as session:
         caller = await find_caller(session, credentials.credentials)
+    request.state.quota = parts.limiter.quota(caller.key_id)
+    parts.limiter.take(request.state.quota)
     for scope in scopes.scopes:
         caller.require(Scope(scope))
     return caller

@@ -15,6 +15,7 @@ import app.jobs.endpoints
 import app.models.endpoints
 import app.subjects.endpoints
 import app.tokens.endpoints
+import app.uploads.endpoints
 import app.usage.endpoints
 import app.webhooks.endpoints
 import app.webhooks.messages
@@ -30,6 +31,7 @@ from core.settings import Settings
 # What a multipart body needs beside its photo, and more than any JSON body needs.
 SMALL_BODY_BYTES = 100_000
 ROUTERS: tuple[APIRouter, ...] = (
+    app.uploads.endpoints.router,
     app.subjects.endpoints.router,
     app.weights.endpoints.router,
     app.jobs.endpoints.router,

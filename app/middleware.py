@@ -14,6 +14,7 @@ from core.errors import AppError, BodyTooLarge, PhotoTooLarge
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+NOT_MODIFIED = 304
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 log = structlog.get_logger()
 
@@ -41,7 +42,10 @@ class RequestContext:
                 outgoing = MutableHeaders(scope=message)
                 outgoing["X-Request-Id"] = state["request_id"]
                 outgoing["Traceparent"] = state["traceparent"]
-                outgoing.update(state.get("answer_headers", {}))
+                if quota := state.get("quota"):
+                    if status == NOT_MODIFIED:
+                        quota.give_back()
+                    outgoing.update(quota.headers())
             await send(message)
 
         try:

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from app.documented import add_problem
 from app.errors import FieldError, Problem
 from app.subjects.schemas import SubjectFields
-from core.errors import AppError, BodyTooLarge, Forbidden, InvalidRequest, Unauthorized, Unavailable
+from core.errors import AppError, BodyTooLarge, Forbidden, InvalidRequest, RateLimited, Unauthorized, Unavailable
 
 DESCRIPTION = """One photo of a person in, personal weights out, pictures on demand.
 
@@ -49,6 +49,6 @@ def _add_shared_errors(operation: dict[str, Any], *, has_body: bool) -> None:
     responses = operation["responses"]
     if "422" in responses and "application/json" in responses["422"].get("content", {}):
         del responses["422"]
-    shared: list[type[AppError]] = [Unauthorized, Forbidden, InvalidRequest, Unavailable, AppError]
+    shared: list[type[AppError]] = [Unauthorized, Forbidden, InvalidRequest, RateLimited, Unavailable, AppError]
     for error in [*shared, BodyTooLarge] if has_body else shared:
         add_problem(responses, error, as_text=True)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.jobs.forecast import Forecaster
 from app.jobs.watch import JobWatcher
+from app.limits import RequestLimiter
 from app.publisher import Publisher
 from core.database import AsyncSessions, make_async_engine, make_async_sessions
 from core.photo_reader import PROCESSES, PhotoReader
@@ -29,6 +30,7 @@ class Parts:
     publisher: Publisher
     watcher: JobWatcher
     forecaster: Forecaster
+    limiter: RequestLimiter
     # Photos wait here rather than in the threads that everything else needs too.
     decoding: CapacityLimiter
 
@@ -46,6 +48,7 @@ def make_parts(settings: Settings) -> Parts:
         publisher=Publisher(),
         watcher=JobWatcher(settings.database_url.get_secret_value()),
         forecaster=Forecaster(batch_size=settings.batch_size),
+        limiter=RequestLimiter(per_minute=settings.requests_per_minute),
         decoding=CapacityLimiter(PROCESSES),
     )
 

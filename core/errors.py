@@ -189,6 +189,36 @@ class IdempotencyInFlight(AppError):
     status, code, title, retryable = 409, "idempotency_in_flight", "A request with this key is under way", True
 
 
+class UploadMissing(AppError):
+    """Nothing has been put there yet."""
+
+    status, code, title, retryable = 409, "upload_missing", "Nothing has been uploaded by that id yet", True
+
+
+class UploadUsed(AppError):
+    """Each upload makes one subject."""
+
+    status, code, title = 409, "upload_used", "This upload was used already"
+
+
+class RateLimited(AppError):
+    """More requests in a minute than a key may send."""
+
+    status, code, title, retryable = 429, "rate_limited", "Too many requests", True
+
+
+class TooManyJobs(AppError):
+    """More unfinished jobs than an account may have."""
+
+    status, code, title, retryable = 429, "too_many_jobs", "Too many jobs are queued or running", True
+
+
+class TooManyImages(AppError):
+    """More pictures in 24 hours than an account may ask for."""
+
+    status, code, title, retryable = 429, "too_many_images", "Too many pictures in 24 hours", True
+
+
 class QueueFull(AppError):
     """Better no than a wait without end."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import boto3
@@ -28,6 +29,22 @@ class StorageUnavailable(Unavailable):
     title = "The object store is not reachable"
 
 
+@dataclass(frozen=True)
+class UploadForm:
+    """Where to POST a file, and the fields to send before it."""
+
+    url: str
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True)
+class UploadPut:
+    """Where to PUT a file, and the headers to send with it."""
+
+    url: str
+    headers: dict[str, str]
+
+
 class ObjectStore:
     """Puts, gets, erases and links objects of one bucket."""
 
@@ -43,10 +60,14 @@ class ObjectStore:
         with _translated(key):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type)
 
-    def get(self, key: str) -> bytes:
-        """Read an object whole."""
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Read an object whole; OverflowError, before it is read, if it is larger than that."""
         with _translated(key):
-            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            found = self._client.get_object(Bucket=self.bucket, Key=key)
+            if max_bytes is not None and found["ContentLength"] > max_bytes:
+                found["Body"].close()
+                raise OverflowError(key)
+            return found["Body"].read()
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with the prefix."""
@@ -71,6 +92,23 @@ class ObjectStore:
         return self._signer.generate_presigned_url(
             "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self._link_seconds
         )
+
+    def upload_form(self, key: str, *, content_type: str, max_bytes: int, expires_seconds: int) -> UploadForm:
+        """A presigned POST: this key, a picture, not more than so many bytes."""
+        signed = self._signer.generate_presigned_post(
+            self.bucket,
+            key,
+            Fields={"Content-Type": content_type},
+            Conditions=[["starts-with", "$Content-Type", "image/"], ["content-length-range", 1, max_bytes]],
+            ExpiresIn=expires_seconds,
+        )
+        return UploadForm(url=signed["url"], fields=signed["fields"])
+
+    def upload_put(self, key: str, *, content_type: str, size: int, expires_seconds: int) -> UploadPut:
+        """A presigned PUT of exactly so many bytes."""
+        where = {"Bucket": self.bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+        url = self._signer.generate_presigned_url("put_object", Params=where, ExpiresIn=expires_seconds)
+        return UploadPut(url=url, headers={"Content-Type": content_type, "Content-Length": str(size)})
 
     def is_ready(self) -> bool:
         """Does the bucket answer?"""

@@ -22,11 +22,29 @@ from app.generations.schemas import GenerationAndJob, GenerationList, Generation
 from app.jobs.endpoints import accepted_headers
 from app.jobs.service import describe_new
 from app.paging import PageDep, add_next_link, next_cursor
-from core.errors import IdempotencyInFlight, IdempotencyMismatch, NotFound, PromptRejected, QueueFull, SubjectNotReady
+from core.errors import (
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    NotFound,
+    PromptRejected,
+    QueueFull,
+    SubjectNotReady,
+    TooManyImages,
+    TooManyJobs,
+)
 from core.ids import SUBJECT
 
 router = APIRouter(prefix="/v1", tags=["generations"])
-REFUSALS = problems(IdempotencyInFlight, IdempotencyMismatch, NotFound, PromptRejected, QueueFull, SubjectNotReady)
+REFUSALS = problems(
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    NotFound,
+    PromptRejected,
+    QueueFull,
+    SubjectNotReady,
+    TooManyImages,
+    TooManyJobs,
+)
 
 
 @router.post("/subjects/{subject_id}/generations", status_code=202, responses=REFUSALS)

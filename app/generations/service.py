@@ -14,6 +14,7 @@ from app.auth import Caller
 from app.dependencies import Submission
 from app.generations.schemas import MAX_SEED, GenerationRead, NewGeneration, generation_read, image_read
 from app.idempotency import earlier_job, fingerprint, remember_job, replayable
+from app.limits import check_images
 from app.paging import PageRequest
 from app.parts import Parts
 from app.subjects.service import load_subject
@@ -41,7 +42,8 @@ async def create_generation(
     if subject.adapter_id is None:
         raise SubjectNotReady
     params = picture_requests(request)
-    await admit(uow.session, parts.settings, subject.base_model)
+    await admit(uow.session, parts.settings, caller, subject.base_model)
+    await check_images(uow.session, parts.settings, caller.account_id, wanted=len(params.pictures))
     job = await _add_job(uow, subject, request, params, submission.traceparent)
     await _add_generation(uow, job, keep=timedelta(days=parts.settings.picture_days))
     if replay:

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from app.answers import conditional, known_version
@@ -21,6 +22,7 @@ from app.dependencies import (
 from app.documented import problems
 from app.jobs import service
 from app.jobs.schemas import JobRead
+from app.jobs.stream import event_stream
 from app.paging import PageDep, add_next_link, next_cursor
 from app.preferences import retry_after, wait_seconds
 from core.errors import NotCancelable, NotFound
@@ -28,6 +30,7 @@ from core.ids import SUBJECT
 from core.lifecycle import FINAL, JobKind, JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+MAX_EVENT = 2**31 - 1
 
 
 class JobList(BaseModel):
@@ -81,6 +84,27 @@ async def list_jobs(
     cursor = next_cursor(ids, page)
     add_next_link(request, response, cursor)
     return JobList(jobs=jobs, next_cursor=cursor)
+
+
+EVENT_STREAM = {
+    "description": "The events, each as JSON",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
+
+@router.get("/{job_id}/events", response_class=StreamingResponse, responses=problems(NotFound) | {200: EVENT_STREAM})
+async def stream_job_events(
+    job_id: JobIdDep,
+    caller: ReaderDep,
+    parts: PartsDep,
+    last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0, le=MAX_EVENT)] = 0,
+) -> StreamingResponse:
+    """Every change of the job as Server-Sent Events, the first or those after `Last-Event-ID`, until it has ended."""
+    async with parts.sessions() as session:
+        await service.load_job(session, caller, job_id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    events = event_stream(parts, job_id, after=last_event_id)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 @router.post("/{job_id}/cancel", responses=problems(NotFound, NotCancelable))

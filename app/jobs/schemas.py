@@ -155,7 +155,7 @@ def _problem(error: dict[str, Any]) -> JobProblem:
 
 
 def _links(job: Job, generation: Generation | None) -> dict[str, str]:
-    links = {"self": job_path(job.id)}
+    links = {"self": job_path(job.id), "events": f"{job_path(job.id)}/events"}
     if job.status not in FINAL:
         links["cancel"] = f"{links['self']}/cancel"
     if job.subject_id is not None:

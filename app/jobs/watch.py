@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 CHANNEL = "job_events"
 RECONNECT_SECONDS = 1.0
 # A notification may be lost with its connection: nobody relies on one for longer than this.
-LOOK_ANYWAY_SECONDS = 5.0
+LOOK_ANYWAY_SECONDS = 15.0
 log = structlog.get_logger()
 
 
@@ -27,11 +27,14 @@ class Bell:
         """Wake the waiter."""
         self._rung.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until it is rung, or it is time to look anyway. Look at the job before each wait."""
-        with suppress(TimeoutError):
+    async def wait(self, seconds: float) -> bool:
+        """Until it is rung, or it is time to look anyway (then False). Look at the job before each wait."""
+        try:
             await asyncio.wait_for(self._rung.wait(), min(seconds, LOOK_ANYWAY_SECONDS))
+        except TimeoutError:
+            return False
         self._rung.clear()
+        return True
 
 
 class JobWatcher:

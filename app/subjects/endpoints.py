@@ -24,7 +24,7 @@ from app.jobs.service import describe_new
 from app.paging import PageDep, add_next_link, next_cursor
 from app.subjects import service
 from app.subjects.form import NewSubjectDep
-from app.subjects.schemas import SubjectAndJob, SubjectChange, SubjectList, SubjectRead, multipart_body
+from app.subjects.schemas import SubjectAndJob, SubjectChange, SubjectList, SubjectRead, request_body
 from core.errors import (
     ConsentRequired,
     IdempotencyInFlight,
@@ -36,8 +36,11 @@ from core.errors import (
     PhotoUnreadable,
     PhotoUnsupported,
     QueueFull,
+    TooManyJobs,
     UnknownBaseModel,
     UnsupportedMediaType,
+    UploadMissing,
+    UploadUsed,
 )
 
 router = APIRouter(prefix="/v1/subjects", tags=["subjects"])
@@ -51,12 +54,15 @@ REFUSALS = problems(
     PhotoUnreadable,
     PhotoUnsupported,
     QueueFull,
+    TooManyJobs,
     UnknownBaseModel,
     UnsupportedMediaType,
+    UploadMissing,
+    UploadUsed,
 )
 
 
-@router.post("", status_code=202, responses=REFUSALS, openapi_extra={"requestBody": multipart_body()})
+@router.post("", status_code=202, responses=REFUSALS, openapi_extra={"requestBody": request_body()})
 async def create_subject(
     new: NewSubjectDep,
     caller: SubjectWriterDep,

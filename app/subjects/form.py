@@ -2,40 +2,57 @@
 
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request, UploadFile
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 from starlette.datastructures import UploadFile as FormFile
 
-from app.dependencies import SubjectWriterDep
+from app.dependencies import SubjectWriterDep, typed_id
 from app.errors import field_errors
 from app.idempotency import fingerprint
-from app.subjects.schemas import SubjectFields
+from app.subjects.schemas import SubjectFields, UploadedSubject
 from core.errors import ConsentRequired, InvalidRequest, UnsupportedMediaType
+from core.ids import UPLOAD
 
 MAX_FIELDS = 20
 
 
 @dataclass(frozen=True)
 class NewSubject:
-    """A photo, and what the caller says about it."""
+    """A photo, or where it was uploaded to, and what the caller says about it."""
 
-    photo: bytes
+    photo: bytes | UUID
     fields: SubjectFields
 
     @property
     def sha256(self) -> str:
         """The same for the same request."""
-        return fingerprint(b"subject", self.photo, self.fields.model_dump_json().encode())
+        photo = self.photo.bytes if isinstance(self.photo, UUID) else self.photo
+        return fingerprint(b"subject", photo, self.fields.model_dump_json().encode())
 
 
 async def new_subject(request: Request, caller: SubjectWriterDep) -> NewSubject:
     """The request's body. The caller is known by now."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise UnsupportedMediaType("Send multipart/form-data with a part `photo`.")
+    content_type = request.headers.get("content-type", "").lower()
+    if content_type.startswith("application/json"):
+        return _from_json(await request.body())
+    if not content_type.startswith("multipart/form-data"):
+        raise UnsupportedMediaType("Send multipart/form-data with a part `photo`, or JSON with `upload_ids`.")
     async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
         return NewSubject(photo=await _photo(form), fields=_fields(form))
+
+
+def _from_json(body: bytes) -> NewSubject:
+    try:
+        asked = UploadedSubject.model_validate_json(body)
+    except ValidationError as error:
+        if any(found["loc"] == ("consent",) and found["type"] == "missing" for found in error.errors()):
+            raise ConsentRequired from None
+        raise InvalidRequest(errors=field_errors(error.errors(include_url=False))) from None
+    fields = SubjectFields.model_validate(asked.model_dump(exclude={"upload_ids"}))
+    return NewSubject(photo=typed_id(UPLOAD, asked.upload_ids[0]), fields=fields)
 
 
 NewSubjectDep = Annotated[NewSubject, Depends(new_subject)]

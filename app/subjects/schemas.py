@@ -42,6 +42,12 @@ class SubjectFields(BaseModel):
     client_reference: ShortText | None = Field(None, description="Yours; given back with the subject and its job.")
 
 
+class UploadedSubject(SubjectFields):
+    """The same, for a photo that was uploaded before."""
+
+    upload_ids: list[str] = Field(min_length=1, max_length=1, description="Of `POST /v1/uploads`.")
+
+
 class SubjectChange(BaseModel):
     """What can be changed later."""
 
@@ -126,7 +132,7 @@ def _weights(subject: Subject, adapter: Adapter) -> WeightsRead:
     )
 
 
-def multipart_body() -> dict[str, Any]:
+def request_body() -> dict[str, Any]:
     """The request body of `POST /v1/subjects` for the OpenAPI document: the fields and the photo."""
     photo = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, HEIC or AVIF; at most 20 MB."}
     schema = SubjectFields.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -134,4 +140,9 @@ def multipart_body() -> dict[str, Any]:
     schema["properties"] = {"photo": photo, **schema["properties"]}
     schema["required"] = ["photo", *schema["required"]]
     schema["title"] = "NewSubject"
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    uploaded = UploadedSubject.model_json_schema(ref_template="#/components/schemas/{model}")
+    uploaded.pop("$defs")
+    return {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": schema}, "application/json": {"schema": uploaded}},
+    }

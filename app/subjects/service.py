@@ -18,6 +18,7 @@ from app.parts import Parts
 from app.subjects.form import NewSubject
 from app.subjects.schemas import SubjectFields, SubjectRead, subject_read
 from app.unit_of_work import UnitOfWork
+from app.uploads.service import read_upload, use_upload
 from core.errors import Forbidden, NotFound
 from core.ids import new_id
 from core.lifecycle import JobKind
@@ -38,18 +39,25 @@ async def create_subject(
     if job := await earlier_job(uow.session, replay):
         return job, True
     base_model = request.fields.base_model or parts.settings.model_name
-    await admit(uow.session, parts.settings, base_model, method=request.fields.method)
+    await admit(uow.session, parts.settings, caller, base_model, method=request.fields.method)
     await uow.session.close()  # no connection is held while the photo is decoded
-    photo = await to_thread.run_sync(parts.photos.read, request.photo, limiter=parts.decoding)
+    photo = await _read_photo(parts, caller, request)
     if replay:
         await replay.lock(uow.session)
         if job := await earlier_job(uow.session, replay):
             return job, True
+    if isinstance(request.photo, UUID):
+        await use_upload(uow.session, request.photo)
     subject = await _add_subject(parts, uow, caller, request.fields, photo, base_model)
     job = await _add_job(uow, subject, request.fields, submission.traceparent)
     if replay:
         await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
     return job, False
+
+
+async def _read_photo(parts: Parts, caller: Caller, request: NewSubject) -> Photo:
+    sent = await read_upload(parts, caller, request.photo) if isinstance(request.photo, UUID) else request.photo
+    return await to_thread.run_sync(parts.photos.read, sent, limiter=parts.decoding)
 
 
 async def _add_subject(

@@ -1,0 +1,129 @@
+"""Server-Sent Events, over a socket: httpx's in-process transport does not stream."""
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy.orm import Session
+
+from app.main import create_app
+from core.lifecycle import JobStatus, Phase
+from core.settings import Settings
+from tests.app.conftest import MakeClient, submit
+from tests.app.worker_role import claim, finish, progress
+from tests.factories import photo_bytes
+
+# Costly to make, and 60 clients need none.
+TLS = ssl.create_default_context()
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """Another process of the API would do the same: nothing is shared but the database."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        async with asyncio.timeout(30):
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture(scope="module")
+async def replicas(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """Two of them."""
+    async with serving(settings) as one, serving(settings) as other:
+        yield one, other
+
+
+@pytest.fixture
+async def path(client: httpx.AsyncClient) -> str:
+    """Of a queued job."""
+    return (await submit(client, photo_bytes())).headers["Location"]
+
+
+@asynccontextmanager
+async def events_of(
+    client: httpx.AsyncClient, replica: str, path: str, *, after: int | None = None
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """The job's events as they come."""
+    headers = {"Authorization": client.headers["Authorization"]}
+    headers |= {} if after is None else {"Last-Event-ID": str(after)}
+    async with (
+        asyncio.timeout(60),
+        httpx.AsyncClient(base_url=replica, headers=headers, timeout=60, verify=TLS) as phone,
+        phone.stream("GET", f"{path}/events") as answer,
+    ):
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        yield (json.loads(line.removeprefix("data: ")) async for line in answer.aiter_lines() if line[:5] == "data:")
+
+
+async def test_a_stream_tells_the_past_and_then_each_change(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str
+) -> None:
+    async with events_of(client, replicas[0], path) as events:
+        assert (await anext(events))["status"] == "queued"
+        job = claim(db)
+        assert (await anext(events))["status"] == "running"
+        progress(db, job, Phase.FINETUNING, 1, 40)
+        told = await anext(events)
+        assert (told["number"], told["phase"], told["attempt"]) == (3, "finetuning", 1)
+        finish(db, job)
+        assert [event["status"] async for event in events] == ["succeeded"]
+
+
+async def test_a_client_that_comes_back_to_another_replica_misses_nothing_and_sees_nothing_twice(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str
+) -> None:
+    job = claim(db)
+    async with events_of(client, replicas[0], path) as events:
+        seen = [(await anext(events))["number"] for _ in range(2)]
+    for phase in (Phase.VALIDATING, Phase.PREDICTING, Phase.FINETUNING):
+        progress(db, job, phase)
+    async with events_of(client, replicas[1], path, after=seen[-1]) as events:
+        seen += [(await anext(events))["number"]]
+        finish(db, job, JobStatus.FAILED, error={"code": "internal"})
+        seen += [event["number"] async for event in events]
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+async def test_the_stream_of_a_job_that_has_ended_ends(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str
+) -> None:
+    finish(db, claim(db))
+    async with events_of(client, replicas[0], path) as events:
+        assert [event["status"] async for event in events] == ["queued", "running", "succeeded"]
+
+
+async def test_many_streams_share_few_connections(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str
+) -> None:
+    async def last() -> str:
+        async with events_of(client, replicas[0], path) as events:
+            statuses = [str(event["status"]) async for event in events]
+            return statuses[-1]
+
+    streams = [asyncio.create_task(last()) for _ in range(60)]
+    finish(db, claim(db))
+    assert set(await asyncio.gather(*streams)) == {"succeeded"}
+
+
+async def test_streams_are_their_accounts_alone(make_client: MakeClient, path: str) -> None:
+    answer = await make_client().get(f"{path}/events")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("last", ["-1", "x", "99999999999999999999"])
+async def test_an_id_that_is_no_number_is_refused(client: httpx.AsyncClient, path: str, last: str) -> None:
+    answer = await client.get(f"{path}/events", headers={"Last-Event-ID": last})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "Last-Event-ID")
