@@ -80,6 +80,7 @@ def play_phone(stack: Stack, photo: bytes, name: str) -> Result:
 
 def visit(phone: Phone, photo: bytes, name: str, bars: Progress) -> Result:
     """The story: send the photo, wait, take the weights, order pictures, wait, fetch them."""
+    phone.cancel_leftovers()
     created = phone.send_photo(photo, name=name)
     subject = created["subject"]["id"]
     personalized = phone.follow(created["job"], watcher(bars, "personalize"))

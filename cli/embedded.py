@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from cli.account import server_account
-from cli.ports import is_free
+from cli.ports import free_ports, is_free
 from cli.process import Place, stop_together
 from cli.seaweed import Seaweed, weed_binary
 from cli.servers import Postgres, Server, Valkey, package_folder
@@ -73,7 +73,7 @@ class EmbeddedServers:
         """Last time's ports where they are still free, so that addresses seldom change."""
         known = self.state["ports"].get(kind.name, {})
         if set(known) != set(kind.port_names) or not all(is_free(port) for port in known.values()):
-            known = kind.choose_ports()
+            known = dict(zip(kind.port_names, free_ports(len(kind.port_names)), strict=True))
             self.state["ports"][kind.name] = known
         return known
 

@@ -10,7 +10,7 @@ import httpx
 from cli.errors import Refused
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired", "rejected"})
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60  # how long a service that doesn't answer is asked again
 Json = dict[str, Any]
 
@@ -32,6 +32,12 @@ class Phone:
         form = {"name": name, "consent": "self"}
         created: Json = self._ask("POST", "/v1/subjects", files={"photo": (name, photo)}, data=form).json()
         return created
+
+    def cancel_leftovers(self) -> None:
+        """End what an earlier visit, cut short, left in the queue."""
+        for job in self._ask("GET", "/v1/jobs").json()["jobs"]:
+            if job["status"] not in FINAL:
+                self._ask("POST", job["links"]["cancel"])
 
     def order_pictures(self, subject_id: str, prompts: list[str], *, seed: int) -> Json:
         """Ask for one picture per prompt; returns the generation and its job."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from cli.account import Account, before_exec
 from cli.errors import StackError
 
-LOG_TAIL_CHARACTERS = 2000
+LOG_TAIL_CHARACTERS, LONG_LOG_BYTES = 2000, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Child:
 
     def start(self) -> None:
         """Start it, in a session of its own, so that Ctrl-C reaches the supervisor alone."""
+        if self.log.exists() and self.log.stat().st_size > LONG_LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in self.argv],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cli.certificates import mutual_tls
 from cli.errors import StackError
-from cli.ports import LOOPBACK, is_free
+from cli.ports import LOOPBACK
 from cli.process import Place
 from cli.servers import Server
 from core.settings import Settings
@@ -30,7 +30,8 @@ class Seaweed(Server):
     """An S3 server with one private bucket."""
 
     name = "seaweed"
-    # All ten are given: a gRPC port defaults to its HTTP port plus 10 000, which may be taken or beyond 65 535.
+    # All ten are given: a gRPC port defaults to its HTTP port plus 10 000, which may be taken or beyond 65 535. (There its
+    # maintenance looks for the admin all the same, in vain: no erasure coding of a single machine's volumes.)
     port_names = (
         "master",
         "master_grpc",
@@ -48,15 +49,6 @@ class Seaweed(Server):
     def __init__(self, place: Place, *, secret: str, ports: Mapping[str, int], origins: Sequence[str] = ()) -> None:
         super().__init__(place, secret=secret, ports=ports)
         self.origins = origins
-
-    @classmethod
-    def choose_ports(cls) -> dict[str, int]:
-        """SeaweedFS's own maintenance looks for the admin's gRPC port 10 000 above its HTTP port, whatever we say."""
-        while True:
-            ports = super().choose_ports()
-            ports["admin_grpc"] = ports["admin"] + 10_000
-            if is_free(ports["admin_grpc"]):
-                return ports
 
     def begin(self) -> None:
         if not (self.place.directory / "security.toml").exists():

@@ -14,7 +14,7 @@ import redis
 from psycopg import sql
 
 from cli.errors import StackError
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK
 from cli.process import Child, Part, Place
 
 DATABASE = "hdb"
@@ -29,11 +29,6 @@ class Server(Part):
 
     def __init__(self, place: Place, *, secret: str, ports: Mapping[str, int]) -> None:
         self.place, self.secret, self.ports = place, secret, ports
-
-    @classmethod
-    def choose_ports(cls) -> dict[str, int]:
-        """A free port for each name."""
-        return dict(zip(cls.port_names, free_ports(len(cls.port_names)), strict=True))
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
