@@ -30,8 +30,8 @@ class Seaweed(Server):
     """An S3 server with one private bucket."""
 
     name = "seaweed"
-    # All ten are given: a gRPC port defaults to its HTTP port plus 10 000, which may be taken or beyond 65 535. (There its
-    # maintenance looks for the admin all the same, in vain: no erasure coding of a single machine's volumes.)
+    # All ten are given: a gRPC port defaults to its HTTP port plus 10 000, which may be taken or beyond 65 535.
+    # Its maintenance looks for the admin there all the same, in vain: volumes of one machine need no erasure coding.
     port_names = (
         "master",
         "master_grpc",
