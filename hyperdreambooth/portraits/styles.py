@@ -24,7 +24,7 @@ class Style(StrEnum):
     POP_ART = "pop art"
 
 
-PIXEL_ART_SIDE, PIXEL_ART_COLOURS = 32, 12
+PIXEL_ART_SIDE, PIXEL_ART_COLOURS = 16, 12
 POP_PALETTES = np.array(
     [
         [[32, 14, 84], [226, 30, 110], [255, 176, 40], [255, 246, 190]],

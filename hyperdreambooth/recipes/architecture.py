@@ -166,14 +166,19 @@ def export(mini: Mini, folder: Path) -> None:
     """Write the folder that `load_base_model` and diffusers' own pipeline open: half precision, files below 16 MiB."""
     networks: dict[str, Network] = {"vae": mini.vae, "unet": mini.unet, "text_encoder": mini.text_encoder}
     for name, network in networks.items():
-        for old in (folder / name).glob("*.safetensors*"):
-            old.unlink()
-        # Rounded in a copy: the network in hand may still be in training.
-        copy.deepcopy(network).half().save_pretrained(folder / name, max_shard_size=LARGEST_FILE)
+        export_network(network, folder / name)
     mini.tokenizer.save_pretrained(folder / "tokenizer")
     make_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(_model_index(), indent=2) + "\n")
     (folder / "personalization.json").write_text(json.dumps(json.loads(to_json(PERSONALIZATION)), indent=2) + "\n")
+
+
+def export_network(network: Network, folder: Path) -> None:
+    """Half precision, in files below 16 MiB, in place of what was there."""
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    # Rounded in a copy: the network in hand may still be in training.
+    copy.deepcopy(network).half().save_pretrained(folder, max_shard_size=LARGEST_FILE)
 
 
 def _model_index() -> dict[str, object]:

@@ -186,5 +186,4 @@ def strangers(photos: list[Array | None]) -> list[float]:
 
 
 if __name__ == "__main__":
-    given = {"folder": Path(sys.argv[1])} if len(sys.argv) > 1 else {}
-    main(EvaluateConfig(**given))
+    main(EvaluateConfig(folder=Path(sys.argv[1])) if len(sys.argv) > 1 else EvaluateConfig())

@@ -27,16 +27,19 @@ class Progress:
     clock: Clock = field(default_factory=Clock)
     _printed: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._before = self.done  # by earlier runs: it says nothing about this one's speed
+
     def advance(self, count: int = 1, **figures: float) -> None:
         """Note progress; figures (a loss, a rate) are shown beside it."""
         self.done += count
         seconds = self.clock.seconds()
-        if self.done == 0 or (seconds - self._printed < self.every and self.done < self.total):
+        if self.done == self._before or (seconds - self._printed < self.every and self.done < self.total):
             return
         self._printed = seconds
-        left = (self.total - self.done) * seconds / self.done
+        rate = (self.done - self._before) / seconds
+        left = (self.total - self.done) / rate
         shown = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
-        rate = self.done / seconds
         say(f"{self.name}  {self.done}/{self.total} {self.unit}  {rate:.3g}/s  {left / 60:.1f} min left{shown}")
 
 

@@ -25,6 +25,7 @@ class Budget:
         """Go on from what `state` returned in an earlier run."""
         if state:
             self.steps, self.spent_before = int(state["steps"]), state["seconds"]
+            self._counted = int(self.spent_before)
 
     def state(self) -> dict[str, float]:
         return {"steps": self.steps, "seconds": self.seconds()}

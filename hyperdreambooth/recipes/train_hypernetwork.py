@@ -6,14 +6,15 @@ learned is the person. No weights are fitted beforehand (the paper's second loss
 """
 
 import copy
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.config import HypernetworkConfig, SampleConfig, load_personalize_config
@@ -23,12 +24,15 @@ from hyperdreambooth.lidb import LiDB
 from hyperdreambooth.losses import denoising_loss, stratified_timesteps
 from hyperdreambooth.portraits.captions import STYLE_PHRASES
 from hyperdreambooth.portraits.styles import Style
+from hyperdreambooth.recipes.augmentation import jittered
 from hyperdreambooth.recipes.checkpoints import Checkpoint
+from hyperdreambooth.recipes.parallel import Gradients
 from hyperdreambooth.recipes.pictures import PicturesConfig, load_pictures
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
 from hyperdreambooth.recipes.train_base import update_average
+from hyperdreambooth.recipes.train_face_encoder import load_face_encoder
 
 STYLES = tuple(Style)
 PHRASES_EACH = 5
@@ -44,7 +48,7 @@ class TrainHypernetworkConfig:
     base: str = "base"  # the base model, in the work folder
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
     minutes: float = 22
-    people: int = 24  # subjects in a batch
+    people: int = 24  # subjects in a batch, over all threads
     targets: int = 3  # pictures of each: the hypernetwork costs as much as the UNet, so one prediction serves several
     photo_share: float = 0.5  # of the targets; the others are in another style
     learning_rate: float = 8e-4
@@ -86,13 +90,13 @@ class Batch:
 
 def main(config: TrainHypernetworkConfig) -> None:
     """Train, and export into the base model's folder now and then, and at the end."""
-    torch.set_num_threads(config.threads)
     folder = config.folder / config.base
     base_model = load_base_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
     everybody = load_people(config, base_model)
     people, held_out = everybody.rows(slice(config.held_out, None)), everybody.rows(slice(config.held_out))
     hypernetwork = Hypernetwork(config.hypernetwork, aux_basis(base_model, load_personalize_config(folder).lidb))
     hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
+    load_face_encoder(hypernetwork.encoder, config.folder)
     averaged = copy.deepcopy(hypernetwork)
     adam = torch.optim.AdamW(hypernetwork.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     # Named after the base model's weights: a hypernetwork half trained for others is no start.
@@ -102,15 +106,18 @@ def main(config: TrainHypernetworkConfig) -> None:
     budget.resume(checkpoint.load())
     progress = Progress(FOLDER, total=round(config.minutes * 60), unit="s", every=30, done=int(budget.seconds()))
     generator = torch.Generator().manual_seed(config.seed + budget.steps)
+    # Attaching puts hooks into the base model, so each thread has one of its own.
+    copies = [base_model, *(copy.deepcopy(base_model) for _ in range(config.threads - 1))]
+    gradients = Gradients(list(hypernetwork.parameters()), threads=config.threads)
+    loss_of = partial(_part_loss, hypernetwork)
     smooth = float("nan")
     while budget.left():
         set_learning_rate([adam], budget.factor())
-        loss = prediction_loss(base_model, hypernetwork, random_batch(people, base_model, config, generator))
-        torch.autograd.backward(loss)
+        loss = gradients(loss_of, [(copied, random_batch(people, base_model, config, generator)) for copied in copies])
         nn.utils.clip_grad_norm_(hypernetwork.parameters(), 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
-        smooth = loss.item() if smooth != smooth else 0.98 * smooth + 0.02 * loss.item()
+        smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
         progress.advance(budget.advance(), steps=budget.steps, loss=smooth)
         if budget.steps % config.average_steps == 0:
             decay = min(config.average_decay, budget.steps / (budget.steps + 50))
@@ -142,8 +149,8 @@ def load_people(config: TrainHypernetworkConfig, base_model: BaseModel) -> Peopl
 def random_batch(
     people: People, base_model: BaseModel, config: TrainHypernetworkConfig, generator: torch.Generator
 ) -> Batch:
-    """A reference photo of each of some people, and other pictures of them to be denoised."""
-    subjects, targets = config.people, config.targets
+    """One thread's share: a reference photo of each of some people, and other pictures of them to be denoised."""
+    subjects, targets = config.people // config.threads, config.targets
     rows = torch.randint(len(people.references), (subjects,), generator=generator)
     views = torch.randint(people.references.shape[1], (subjects,), generator=generator)
     faces = jittered(people.references[rows, views].float() / 127.5 - 1, generator)
@@ -162,21 +169,15 @@ def random_batch(
     return Batch(faces, latents, tokens, timesteps, torch.randn(latents.shape, generator=generator))
 
 
-def jittered(faces: Tensor, generator: torch.Generator) -> Tensor:
-    """Small turns, zooms and shifts, as an aligned photo has them."""
-    turn, zoom, right, down = torch.randn(4, len(faces), generator=generator) * torch.tensor(
-        [[0.05], [0.04], [0.04], [0.04]]
-    )
-    cosine, sine = turn.cos() * (1 + zoom), turn.sin() * (1 + zoom)
-    matrices = torch.stack([torch.stack([cosine, -sine, right], 1), torch.stack([sine, cosine, down], 1)], 1)
-    grid = F.affine_grid(matrices, list(faces.shape), align_corners=False)
-    return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
-
-
 def prediction_loss(base_model: BaseModel, hypernetwork: Hypernetwork, batch: Batch) -> Tensor:
     """The denoising loss with the predicted weights attached, averaged over the batch."""
     with torch.autocast(base_model.device.type, torch.bfloat16):
         return lidb_loss(base_model, hypernetwork(batch.faces), batch)
+
+
+def _part_loss(hypernetwork: Hypernetwork, part: tuple[BaseModel, Batch]) -> Tensor:
+    base_model, batch = part
+    return prediction_loss(base_model, hypernetwork, batch)
 
 
 def lidb_loss(base_model: BaseModel, lidb: LiDB, batch: Batch) -> Tensor:

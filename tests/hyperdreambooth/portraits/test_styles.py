@@ -43,7 +43,7 @@ def test_black_and_white_has_no_colour(rendered: Render) -> None:
 
 def test_pixel_art_is_made_of_blocks(rendered: Render) -> None:
     drawn = np.asarray(draw(rendered, Style.PIXEL_ART, size=SIZE, seed=1))
-    blocks = drawn.reshape(SIZE // 2, 2, SIZE // 2, 2, 3)
+    blocks = drawn.reshape(SIZE // 4, 4, SIZE // 4, 4, 3)
     assert (blocks == blocks[:, :1, :, :1]).all()
 
 

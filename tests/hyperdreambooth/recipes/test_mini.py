@@ -12,7 +12,9 @@ def test_the_whole_chain_makes_a_folder_that_personalises(tmp_path: Path) -> Non
         identities=100,
         vae_minutes=0.03,
         base_minutes=0.03,
+        face_encoder_minutes=0.03,
         hypernetwork_minutes=0.03,
+        decoder_minutes=0.03,
         evaluation=evaluate.EvaluateConfig(people=8, photos=2, styled=1, pictures_each=1, probe_people=10),
     )
     mini.main(config)

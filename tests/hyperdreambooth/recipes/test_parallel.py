@@ -12,7 +12,7 @@ def test_the_mean_of_the_parts_is_the_gradient_of_the_batch() -> None:
     inputs, targets = torch.randn(8, 5).double(), torch.randn(8, 3).double()
 
     def loss_of(part: tuple[Tensor, ...]) -> Tensor:
-        return (network(part[0]) - part[1]).square().mean()
+        return torch.nn.functional.mse_loss(network(part[0]), part[1])
 
     gradients = Gradients([*network.parameters(), unused], threads=2)
     loss = gradients(loss_of, split([inputs, targets], parts=2))

@@ -29,6 +29,8 @@ def test_a_resumed_budget_goes_on_where_it_stopped() -> None:
     resumed = Budget(minutes=100 / 60, flat_share=0.5, warmup_steps=10)
     resumed.resume(first.state())
     assert resumed.steps == 1001
+    assert resumed.advance() <= 1  # seconds of earlier runs are not told again
+    assert resumed.steps == 1002
     assert resumed.share() == pytest.approx(0.6, abs=0.01)
     assert resumed.left()
     assert not budget(seconds=100).left()

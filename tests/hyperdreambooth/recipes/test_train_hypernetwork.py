@@ -11,10 +11,10 @@ from hyperdreambooth.config import HypernetworkConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.hypernetwork import Hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.recipes.augmentation import jittered
 from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
 from hyperdreambooth.recipes.train_hypernetwork import (
     TrainHypernetworkConfig,
-    jittered,
     load_people,
     main,
     prediction_loss,
