@@ -18,8 +18,9 @@ Json = dict[str, Any]
 class Phone:
     """A client on a bad network: every request may be repeated, since each carries an Idempotency-Key."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    def __init__(self, url: str, key: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=30, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +50,7 @@ class Phone:
         """Poll until the job ends, at no cost while nothing changes; a job without a result is `Refused`."""
         path, tag = job["links"]["self"], ""
         while True:
-            answer = self._ask("GET", path, headers={"If-None-Match": tag})
+            answer = self._ask("GET", path, headers={"If-None-Match": tag} if tag else {})
             if answer.status_code != httpx.codes.NOT_MODIFIED:
                 job, tag = answer.json(), answer.headers.get("ETag", "")
                 watch(job)
