@@ -30,6 +30,7 @@ from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
 from hyperdreambooth.recipes.train_vae import to_pixels
 
 FILE = "face_encoder.safetensors"
+SLIDER_WEIGHT = 0.4  # most sliders move less than a pixel: at full weight their noise drowns the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class FaceEncoderConfig:
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
     minutes: float = 8
     batch: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 50
     held_out: int = 64  # people who are never trained on: what is printed is about them
@@ -105,13 +106,14 @@ def load_face_encoder(encoder: FaceEncoder, folder: Path) -> bool:
 
 
 def photos_and_numbers(config: FaceEncoderConfig) -> tuple[Tensor, Tensor, Array]:
-    """Photos [n, h, w, 3] uint8, the numbers of who is on them [n, numbers] with deviation 1, and who it is [n]."""
+    """Photos [n, h, w, 3] uint8, the numbers of who is on them [n, numbers], scaled, and who it is [n]."""
     pictures, records = load_pictures(config.pictures)
     photos = records[:, 2] == STYLES.index(Style.PHOTO)
     head = Head.load(cache=config.folder / "cache")
     people, rows = np.unique(records[photos, 0], return_inverse=True)
     numbers = np.stack([identity_numbers(person(head, int(seed))) for seed in people])
     numbers = (numbers - numbers.mean(0)) / (numbers.std(0) + 1e-6)
+    numbers[:, -len(head.sliders) :] *= SLIDER_WEIGHT
     return torch.from_numpy(pictures[photos]), torch.from_numpy(numbers[rows]).float(), rows
 
 
