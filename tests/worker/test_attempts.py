@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import pytest
 from PIL import Image
@@ -9,7 +10,7 @@ from sqlalchemy import select, update
 
 from core.lifecycle import JobKind, JobStatus, Phase
 from core.object_keys import adapter_key
-from core.statements import request_cancel
+from core.statements import Rules, request_cancel, requeue_lost_jobs
 from core.storage import ObjectMissing, ObjectStore, StorageUnavailable
 from core.tables import Adapter, GeneratedImage, Job, JobEvent, Subject
 from hyperdreambooth.errors import NoFace
@@ -290,10 +291,17 @@ def test_a_lease_is_renewed_while_steps_advance(bench: Bench) -> None:
 def test_a_standstill_ends_the_renewals_and_then_the_process(bench: Bench) -> None:
     bench.settings = bench.settings.model_copy(update={"lease_seconds": 0.3, "max_step_seconds": 0.3})
     job = bench.submit()
-    bench.engine.between_steps = at_step(1, lambda: bench.stalled.wait(30))
+    rules = Rules(timedelta(milliseconds=1), max_strikes=3, max_attempts=8)
+
+    def stand_still() -> None:
+        bench.stalled.wait(30)
+        execute(bench, requeue_lost_jobs(rules))  # the sweeper judges
+
+    bench.engine.between_steps = at_step(1, stand_still)
     bench.personalizing().run_one("mini")
+    now = bench.read(job)
     assert bench.stalled.is_set()
-    assert bench.read(job).status == JobStatus.RUNNING  # for the sweeper
+    assert (now.status, now.strikes, adapters_of(bench, job)) == (JobStatus.QUEUED, 1, [])
 
 
 def test_prompts_become_pictures_that_say_what_they_are(bench: Bench) -> None:

@@ -1,0 +1,112 @@
+"""What a pool process does with a bell, without Celery around it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from core.lifecycle import JobKind, JobStatus, WorkerRole
+from core.settings import Settings
+from core.tables import Subject, WorkerProcess
+from tests.factories import make_generation
+from tests.fakes import FakeEngine
+from tests.waiting import eventually
+from tests.worker.conftest import Bench
+from worker.process import Process, StopFile, find_loader
+
+
+class Loading:
+    """An engine that can be loaded only while it is `possible`."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine, self.possible, self.times = engine, True, 0
+
+    def __call__(self, settings: Settings) -> FakeEngine:
+        self.times += 1
+        if not self.possible:
+            raise OSError("the hub is not reachable")
+        return self.engine
+
+
+@pytest.fixture
+def loading(bench: Bench) -> Loading:
+    return Loading(bench.engine)
+
+
+@pytest.fixture
+def process(bench: Bench, loading: Loading, tmp_path: Path) -> Iterator[Process]:
+    process = Process(bench.settings, WorkerRole.GPU, stop_file=tmp_path / "stop", load_engine=loading)
+    yield process
+    process.close()
+
+
+def states(bench: Bench) -> list[str]:
+    with bench.sessions() as session:
+        return list(session.scalars(select(WorkerProcess.state)))
+
+
+def test_a_bell_is_answered_until_nothing_is_left(bench: Bench, process: Process, loading: Loading) -> None:
+    jobs = [bench.submit() for _ in range(6)]
+    process.open()
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert {bench.read(job).status for job in jobs} == {JobStatus.SUCCEEDED}
+    assert (bench.engine.batches, loading.times) == ([4, 2], 1)
+
+
+def test_no_kind_waits_for_the_others_backlog(bench: Bench, process: Process) -> None:
+    first = bench.submit()
+    bench.personalizing().run_one("mini")
+    with bench.sessions.begin() as session:
+        drawing = make_generation(session, session.get_one(Subject, first.subject_id))
+    backlog = [bench.submit() for _ in range(9)]
+    process.open()
+    process.drain(JobKind.PERSONALIZE, "mini")
+    drawn, last = bench.read(drawing).finished_at, max(str(bench.read(job).finished_at) for job in backlog)
+    assert str(drawn) < last
+
+
+def test_a_job_put_back_ends_the_round(bench: Bench, process: Process) -> None:
+    job = bench.submit()
+    bench.engine.refuse = lambda request: ZeroDivisionError()
+    process.open()
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert (bench.read(job).status, bench.read(job).attempt) == (JobStatus.QUEUED, 1)
+
+
+def test_networks_that_do_not_load_are_reported_and_tried_again(
+    bench: Bench, process: Process, loading: Loading
+) -> None:
+    loading.possible = False
+    job = bench.submit()
+    process.open()
+    eventually(lambda: states(bench) == ["failed"])
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert bench.read(job).status == JobStatus.QUEUED
+    loading.possible = True
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert bench.read(job).status == JobStatus.SUCCEEDED
+    eventually(lambda: states(bench) == ["ready"])
+
+
+def test_a_process_that_is_to_end_claims_nothing(bench: Bench, process: Process, tmp_path: Path) -> None:
+    job = bench.submit()
+    process.open()
+    (tmp_path / "stop").touch()
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert bench.read(job).attempt == 0
+
+
+def test_a_wait_ends_with_the_process(tmp_path: Path) -> None:
+    stop = StopFile(tmp_path / "stop")
+    stop.wait(0.05)
+    assert not stop.is_set()
+    (tmp_path / "stop").touch()
+    stop.wait(3600)
+    assert stop.is_set()
+
+
+def test_a_loader_is_found_by_its_name_when_it_is_called() -> None:
+    load = find_loader("nowhere:at_all")
+    with pytest.raises(ModuleNotFoundError):
+        load(Settings())
