@@ -16,6 +16,7 @@ from core.statements import one_at_a_time
 from core.storage import ObjectStore
 from worker.attempts import Batches, Limits
 from worker.erase import Erasure
+from worker.exports import Exporting
 from worker.generate import Generating, Painter
 from worker.ledger import Ledger
 from worker.personalize import Personalization, Personalizer
@@ -61,7 +62,8 @@ class Process:
 
     def __init__(self, settings: Settings, role: WorkerRole, *, stop_file: Path, load_engine: LoadEngine) -> None:
         self._settings, self._role, self._load_engine = settings, role, load_engine
-        self._sessions, self._store = make_sessions(make_engine(settings)), ObjectStore(settings)
+        self._connections, self._store = make_engine(settings), ObjectStore(settings)
+        self._sessions = make_sessions(self._connections)
         self.presence = Presence(self._sessions, role)
         self._stop = StopFile(stop_file)
         self._ledger = Ledger(self._sessions, settings, name=self.presence.name)
@@ -78,6 +80,7 @@ class Process:
     def close(self) -> None:
         """Leave in good order."""
         self.presence.end()
+        self._connections.dispose()
 
     def drain(self, kind: JobKind, base_model: str) -> None:
         """A bell rang: work until nothing is left. Kinds take turns, so that none waits for another's backlog.
@@ -122,7 +125,8 @@ class Process:
                 )
                 return works, engine.serves
             case WorkerRole.HOUSEKEEPING:
-                return (Erasure(self._sessions, self._store),), Serves()
+                exporting = Exporting(self._sessions, self._store, self._settings)
+                return (Erasure(self._sessions, self._store), exporting), Serves()
 
 
 def find_loader(name: str) -> LoadEngine:
