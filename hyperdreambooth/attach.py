@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,18 @@ from torch import Tensor, nn
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.layers import LayerTable, text_layer_name, unet_layer_name
-from hyperdreambooth.lidb import AuxBasis, LiDB
+from hyperdreambooth.lidb import AuxBasis, Factors
 
 ForwardHook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]
+
+
+class Deltas(Protocol):
+    """Low-rank deltas of a batch of subjects: a `LiDB`, or what a comparison puts in its place."""
+
+    @property
+    def subjects(self) -> int: ...
+
+    def factors(self) -> Factors: ...
 
 
 def target_layers(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Linear]:
@@ -42,7 +51,7 @@ def aux_basis(base_model: BaseModel, config: LiDBConfig) -> AuxBasis:
 
 
 @contextmanager
-def attach(base_model: BaseModel, lidb: LiDB, *, subject_of_sample: Tensor | None = None) -> Iterator[BaseModel]:
+def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor | None = None) -> Iterator[BaseModel]:
     """Within the block, each sample of a batch sees its own subject's weights:  y = W x + up^T down x.
 
     `subject_of_sample` [B] says whose sample each one is; a batch of k B samples (the halves of classifier-free
@@ -51,7 +60,7 @@ def attach(base_model: BaseModel, lidb: LiDB, *, subject_of_sample: Tensor | Non
     targets = target_layers(base_model.unet, base_model.text_encoder)
     hooks = []
     try:
-        for name, (up, down) in lidb.factors().items():
+        for name, (up, down) in deltas.factors().items():
             hooks.append(targets[name].register_forward_hook(_adds_delta(up, down, subject_of_sample)))
         yield base_model
     finally:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyperdreambooth.attach import attach
+from hyperdreambooth.attach import Deltas, attach
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import LiDB
@@ -57,14 +57,14 @@ def fast_finetune(
     return unflatten(numbers.detach(), lidb)
 
 
-def subject_losses(base_model: BaseModel, lidb: LiDB, examples: Examples, tokens: Tensor, *, draws: int) -> Tensor:
+def subject_losses(base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, *, draws: int) -> Tensor:
     """The denoising loss of each subject, averaged over its own noise draws: [S]."""
     latents, generators = examples.latents, examples.generators
     timestep_count = base_model.scheduler.config.num_train_timesteps
     timesteps = torch.cat([stratified_timesteps(draws, timestep_count, generator) for generator in generators])
     shape = (draws, *latents.shape[1:])
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(latents)
-    with attach(base_model, lidb):
+    with attach(base_model, deltas):
         embeddings = encode_tokens(base_model, tokens).repeat_interleave(draws, dim=0)
         losses = denoising_loss(
             base_model,
@@ -73,7 +73,7 @@ def subject_losses(base_model: BaseModel, lidb: LiDB, examples: Examples, tokens
             timesteps=timesteps.to(latents.device),
             noise=noise,
         )
-    return losses.view(lidb.subjects, draws).mean(dim=1)
+    return losses.view(deltas.subjects, draws).mean(dim=1)
 
 
 def learning_rate(step: int, config: FinetuneConfig) -> float:
