@@ -18,6 +18,11 @@ def adapter_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
     return f"{subject_prefix(subject_id)}adapters/{job_id}/{attempt}.safetensors"
 
 
+def export_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
+    """The weights in another tool's format."""
+    return f"{subject_prefix(subject_id)}exports/{job_id}/{attempt}.safetensors"
+
+
 def generation_prefix(subject_id: UUID, generation_id: UUID) -> str:
     """Everything of a generation."""
     return f"{subject_prefix(subject_id)}generations/{generation_id}/"

@@ -10,6 +10,7 @@ from core.lifecycle import FINAL, JobKind, JobStatus
 from core.tables import (
     Adapter,
     ErasureReceipt,
+    Export,
     GeneratedImage,
     Generation,
     IdempotencyRecord,
@@ -48,6 +49,16 @@ def uploads_due() -> Select[UUID]:
 def delete_upload(upload_id: UUID) -> Delete:
     """Its object is gone."""
     return delete(Upload).where(Upload.id == upload_id)
+
+
+def exports_due() -> Select[Export]:
+    """Exports whose time is over: whoever asks again gets a new one."""
+    return select(Export).where(Export.expires_at < NOW).limit(AT_ONCE)
+
+
+def delete_export(export_id: UUID) -> Delete:
+    """Its object is gone."""
+    return delete(Export).where(Export.id == export_id)
 
 
 def generations_due() -> Select[Generation]:

@@ -1,6 +1,7 @@
 """What a job's `params` hold: written by the API, read by the worker."""
 
 from enum import StrEnum
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,13 @@ class PersonalizeParams(Params):
     """One photo to one adapter."""
 
     method: Method = Method.AUTO
+
+
+class ExportParams(Params):
+    """One adapter into another tool's format."""
+
+    adapter_id: UUID
+    format: str
 
 
 class PictureRequest(Params):

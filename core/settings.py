@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     max_photo_pixels: int = Field(50_000_000, gt=0)
     picture_days: float = Field(30, gt=0, description="How long generated pictures are kept.")
     job_days: float = Field(90, gt=0, description="How long finished jobs and their events are kept.")
+    export_hours: float = Field(24, gt=0, description="How long weights in other tools' formats are kept.")
     idempotency_hours: float = Field(24, gt=0)
 
     webhook_seconds: Seconds = Field(2, description="How often due webhooks are looked for.")
@@ -66,6 +67,11 @@ class Settings(BaseSettings):
     def model_name(self) -> str:
         """The name of the base model in queues, rows and answers."""
         return self.base_model_name or Path(self.base_model.rstrip("/")).name
+
+    @property
+    def export_time(self) -> timedelta:
+        """How long an export is kept."""
+        return timedelta(hours=self.export_hours)
 
     @property
     def lease(self) -> timedelta:

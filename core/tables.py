@@ -199,6 +199,24 @@ class Adapter(Table):
     __table_args__ = (UniqueConstraint("job_id", "attempt"),)
 
 
+class Export(Table):
+    """An adapter folded into another tool's format: made on request, kept for a day."""
+
+    __tablename__ = "exports"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    subject_id: Mapped[UUID] = mapped_column(ForeignKey("subjects.id"))
+    adapter_id: Mapped[UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    format: Mapped[str]
+    object_key: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
+    size: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (Index("ix_exports_lookup", "adapter_id", "format"),)
+
+
 class Generation(Table):
     """A request for pictures of one subject."""
 

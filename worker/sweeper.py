@@ -53,6 +53,7 @@ class Sweeper:
             self._delete_rows,
             self._delete_photos,
             self._delete_uploads,
+            self._delete_exports,
             self._delete_generations,
             self._verify_erasures,
         )
@@ -115,6 +116,14 @@ class Sweeper:
             self._store.delete(upload_key(upload_id))
             with self._sessions.begin() as session:
                 session.execute(retention.delete_upload(upload_id))
+
+    def _delete_exports(self) -> None:
+        with self._sessions() as session:
+            due = session.scalars(retention.exports_due()).all()
+        for export in due:
+            self._store.delete(export.object_key)
+            with self._sessions.begin() as session:
+                session.execute(retention.delete_export(export.id))
 
     def _delete_generations(self) -> None:
         with self._sessions() as session:

@@ -1,7 +1,7 @@
 """The job object: it answers every question in one read."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -128,12 +128,20 @@ def _place(ahead: int | None, waiting: float | None) -> QueuePlace | None:
 
 
 def _result(job: Job, generation: Generation | None, receipt: ErasureReceipt | None) -> JobResult:
-    if receipt is not None:
-        return JobResult(receipt=receipt_read(receipt))
-    if generation is not None:
-        return JobResult(generation=generation_path(generation.id))
     assert job.subject_id is not None
-    return JobResult(subject=subject_path(job.subject_id), weights=weights_path(job.subject_id))
+    match job.kind:
+        case JobKind.PERSONALIZE:
+            return JobResult(subject=subject_path(job.subject_id), weights=weights_path(job.subject_id))
+        case JobKind.EXPORT:
+            # The parameters are gone once the subject is erased.
+            asked = job.params.get("format")
+            return JobResult(weights=f"{weights_path(job.subject_id)}?format={asked}" if asked else None)
+        case JobKind.GENERATE:
+            return JobResult(generation=generation_path(generation.id) if generation else None)
+        case JobKind.ERASE:
+            return JobResult(receipt=receipt_read(receipt) if receipt else None)
+        case _:
+            assert_never(job.kind)
 
 
 def receipt_read(receipt: ErasureReceipt) -> Receipt:

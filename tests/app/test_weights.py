@@ -1,14 +1,17 @@
+import asyncio
 import hashlib
 
 import httpx
 import pytest
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from app.weights.ranges import requested_range
 from core.errors import RangeNotSatisfiable
 from core.storage import ObjectStore
+from core.tables import Export
 from tests.app.conftest import submit
-from tests.app.worker_role import WEIGHTS, personalize
+from tests.app.worker_role import WEIGHTS, fold, personalize
 from tests.factories import photo_bytes
 
 
@@ -58,6 +61,32 @@ async def test_there_are_no_weights_before_the_job_has_succeeded(client: httpx.A
 async def test_a_format_that_we_do_not_write_is_refused(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path, params={"format": "pickle"})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?format")
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+async def test_other_formats_are_made_on_request(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore, path: str, form: str
+) -> None:
+    first, again = [await client.get(path, params={"format": form}) for _ in range(2)]
+    assert (first.status_code, first.json()["kind"]) == (202, "export")
+    assert again.headers["Location"] == first.headers["Location"] == first.json()["links"]["self"]
+
+    fold(db, store, b"folded")
+    done = (await client.get(first.headers["Location"])).json()
+    assert (done["status"], done["result"]["weights"]) == ("succeeded", f"{path}?format={form}")
+    answer = await client.get(done["result"]["weights"])
+    assert (answer.status_code, answer.content) == (200, b"folded")
+    assert f".{form}.safetensors" in answer.headers["Content-Disposition"]
+
+    db.execute(update(Export).values(expires_at=func.now()))
+    db.commit()
+    assert (await client.get(path, params={"format": form})).status_code == 202
+
+
+async def test_both_formats_can_be_made_at_once(client: httpx.AsyncClient, path: str) -> None:
+    asked = [client.get(path, params={"format": form}) for form in ("kohya", "kohya", "diffusers")]
+    kohya, same, diffusers = [answer.headers["Location"] for answer in await asyncio.gather(*asked)]
+    assert kohya == same != diffusers
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from core.ids import new_id
 from core.lifecycle import JobKind, JobStatus, Phase
-from core.object_keys import adapter_key, picture_key
+from core.object_keys import adapter_key, export_key, picture_key
 from core.statements import add_images, claim_jobs, finish_job, record_progress
 from core.storage import ObjectStore
-from core.tables import Generation, Job
+from core.tables import Export, Generation, Job
 from tests.factories import make_adapter
 
 LEASE, KEEP = timedelta(seconds=60), timedelta(days=1)
@@ -61,5 +62,17 @@ def draw(db: Session, store: ObjectStore, content: bytes) -> Job:
         db.execute(
             add_images([{"id": new_id(), "generation_id": generation.id, "position": position} | shape | picture])
         )
+    finish(db, job)
+    return job
+
+
+def fold(db: Session, store: ObjectStore, content: bytes) -> Job:
+    """Run the waiting export to its end: its file is `content`."""
+    job = claim(db, JobKind.EXPORT)
+    assert job.subject_id is not None
+    key = export_key(job.subject_id, job.id, job.attempt)
+    store.put(key, content, content_type="application/octet-stream")
+    made = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "object_key": key}
+    db.add(Export(subject_id=job.subject_id, **job.params, **made, expires_at=func.now() + KEEP))
     finish(db, job)
     return job
