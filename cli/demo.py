@@ -16,18 +16,21 @@ from cli.output import console, say
 from cli.phone import Json, Phone
 from cli.ports import free_ports
 from cli.stack import Stack, running_stack
+from core.lifecycle import PHASES, JobKind
 from core.settings import Settings
 
 PROMPTS = {
     "photo": "a photo of a {subject}",
-    "smiling, another photo": "a photo of a {subject} with a smile",
     "pencil sketch": "a pencil sketch of a {subject}",
     "cartoon": "a cartoon of a {subject}",
     "oil painting": "an oil painting of a {subject}",
     "watercolor": "a watercolor of a {subject}",
     "pixel art": "pixel art of a {subject}",
+    "black and white photo": "a black and white photo of a {subject}",
     "pop art": "pop art of a {subject}",
 }
+PICTURES_OF_EACH = 2  # from two seeds: two poses
+CAPTIONS = [caption for caption in PROMPTS for _ in range(PICTURES_OF_EACH)]
 SEED = 7
 # A person who kills the worker during the demo should not wait for a minute.
 LEASE_SECONDS, SWEEP_SECONDS = "20", "1"
@@ -85,7 +88,7 @@ def visit(phone: Phone, photo: bytes, name: str, bars: Progress) -> Result:
     subject = created["subject"]["id"]
     personalized = phone.follow(created["job"], watcher(bars, "personalize"))
     weights = phone.weights(subject)
-    ordered = phone.order_pictures(subject, list(PROMPTS.values()), seed=SEED)
+    ordered = phone.order_pictures(subject, list(PROMPTS.values()), count=PICTURES_OF_EACH, seed=SEED)
     drawn = phone.follow(ordered["job"], watcher(bars, "generate"))
     pictures = phone.pictures(ordered["generation"]["id"])
     return Result(weights, pictures, {"personalize": personalized, "generate": drawn})
@@ -129,18 +132,19 @@ def save(result: Result, photo: bytes, output: Path) -> None:
     """Everything that came back, under one folder."""
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     upright(photo).save(output / "photo.png")
-    contact_sheet(photo, result.pictures, list(PROMPTS)).save(output / "grid.png")
+    contact_sheet(photo, result.pictures, CAPTIONS).save(output / "grid.png")
     (output / "weights.safetensors").write_bytes(result.weights)
-    for caption, picture in zip(PROMPTS, result.pictures, strict=True):
-        (output / "pictures" / f"{caption.replace(',', '').replace(' ', '-')}.png").write_bytes(picture)
+    for number, (caption, picture) in enumerate(zip(CAPTIONS, result.pictures, strict=True)):
+        name = f"{caption.replace(' ', '-')}-{number % PICTURES_OF_EACH + 1}.png"
+        (output / "pictures" / name).write_bytes(picture)
 
 
 def report(result: Result, output: Path, *, waited: float, total: float) -> None:
     """What happened, as the service measured it."""
     table = Table("job", "phase", "seconds", "attempt")
     for kind, job in result.jobs.items():
-        for phase, seconds in job["timings"].items():
-            table.add_row(kind, phase, f"{seconds:.1f}", str(job["attempt"]))
+        for phase in PHASES[JobKind(kind)]:
+            table.add_row(kind, phase, f"{job['timings'].get(phase, 0):.1f}", str(job["attempt"]))
     console.print(table)
     say(f"weights: {len(result.weights):,} bytes   pictures: {len(result.pictures)}   in {output}/")
     say(f"the phone waited {waited:.0f} s; with starting and stopping the service {total:.0f} s")

@@ -40,9 +40,9 @@ class Phone:
             if job["status"] not in FINAL:
                 self._ask("POST", job["links"]["cancel"])
 
-    def order_pictures(self, subject_id: str, prompts: list[str], *, seed: int) -> Json:
-        """Ask for one picture per prompt; returns the generation and its job."""
-        order = {"prompts": prompts, "seed": seed}
+    def order_pictures(self, subject_id: str, prompts: list[str], *, count: int, seed: int) -> Json:
+        """Ask for some pictures of each prompt; returns the generation and its job."""
+        order = {"prompts": prompts, "count": count, "seed": seed}
         ordered: Json = self._ask("POST", f"/v1/subjects/{subject_id}/generations", json=order).json()
         return ordered
 

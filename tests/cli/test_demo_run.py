@@ -62,7 +62,7 @@ def test_the_results_are_files_that_other_programs_open(folder: Path) -> None:
     with safe_open(output / "weights.safetensors", framework="np") as weights:
         assert weights.metadata()["format"] == "lidb/1"
     assert Image.open(output / "photo.png").size == (384, 384)
-    assert {"pencil-sketch.png", "oil-painting.png"} <= {path.name for path in (output / "pictures").iterdir()}
+    assert {"pencil-sketch-1.png", "oil-painting-2.png"} <= {path.name for path in (output / "pictures").iterdir()}
 
 
 def test_a_photo_without_a_face_is_refused_in_words(folder: Path) -> None:
