@@ -6,21 +6,20 @@ import textwrap
 import pillow_heif
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-CELL, GAP, CAPTION = 192, 12, 26
-COLUMNS = 4
+CELL, GAP, CAPTION = 144, 12, 26
+ROWS = 2
 PAPER, INK = (250, 249, 246), (40, 40, 40)
 
 
 def contact_sheet(photo: bytes, pictures: list[bytes], captions: list[str]) -> Image.Image:
-    """The photo over two rows at the left, the pictures in rows of COLUMNS beside it."""
-    rows = -(-len(pictures) // COLUMNS)
-    large = 2 * CELL + GAP + CAPTION
-    width = large + COLUMNS * (CELL + GAP) + 2 * GAP
-    height = GAP + max(rows * (CELL + CAPTION + GAP), large + CAPTION)
-    sheet = Image.new("RGB", (width, height), PAPER)
+    """The photo, as high as ROWS pictures, and the pictures beside it, column by column."""
+    columns = -(-len(pictures) // ROWS)
+    large = ROWS * CELL + (ROWS - 1) * (GAP + CAPTION)
+    width = 2 * GAP + large + columns * (CELL + GAP)
+    sheet = Image.new("RGB", (width, GAP + large + CAPTION + GAP), PAPER)
     _put(sheet, photo, (GAP, GAP), large, "the photo")
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        row, column = divmod(index, COLUMNS)
+        column, row = divmod(index, ROWS)
         corner = (2 * GAP + large + column * (CELL + GAP), GAP + row * (CELL + CAPTION + GAP))
         _put(sheet, picture, corner, CELL, caption)
     return sheet

@@ -26,7 +26,7 @@ PROMPTS = {
     "oil painting": "an oil painting of a {subject}",
     "watercolor": "a watercolor of a {subject}",
     "pixel art": "pixel art of a {subject}",
-    "black and white photo": "a black and white photo of a {subject}",
+    "black and white": "a black and white photo of a {subject}",
     "pop art": "pop art of a {subject}",
 }
 PICTURES_OF_EACH = 2  # from two seeds: two poses

@@ -48,7 +48,7 @@ def test_the_sheet_shows_the_photo_upright_and_every_picture() -> None:
     exif[0x0112] = 6
     pictures = [encode(Image.new("RGB", (64, 64), colour)) for colour in ("green", "yellow", "cyan")]
     sheet = contact_sheet(encode(photo, exif=exif), pictures, ["one", "two", "three"])
-    top, bottom = sheet.getpixel((200, 40)), sheet.getpixel((200, 380))
+    top, bottom = sheet.getpixel((150, 40)), sheet.getpixel((150, 280))
     assert top == (255, 0, 0)
     assert bottom == (0, 0, 255)
     assert {(0, 128, 0), (255, 255, 0), (0, 255, 255)} <= {colour for _, colour in sheet.getcolors(1 << 20) or []}
