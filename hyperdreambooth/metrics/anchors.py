@@ -20,10 +20,6 @@ class Anchors:
         """From stranger to same person."""
         return self.same - self.different
 
-    def normalise(self, cosine: float) -> float:
-        """0 for a stranger, 1 for the same person; not clipped at either end."""
-        return (cosine - self.different) / self.distance
-
 
 def measure_anchors(photos: Sequence[Embedding | None], pictures: Sequence[Embedding | None]) -> Anchors:
     """`photos[i]` and `pictures[i]` show the same person. Where no face was found the person is left out."""

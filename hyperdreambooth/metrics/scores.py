@@ -18,9 +18,18 @@ def cosine(one: Features, other: Features) -> float:
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
-def identity(picture: Embedding | None, photo: Embedding, anchors: Anchors) -> float:
-    """(cosine - different) / (same - different). A picture in which no face is found is a stranger: 0."""
-    return 0.0 if picture is None else anchors.normalise(float(picture @ photo))
+def identity(pictures: Sequence[Embedding | None], photo: Embedding, anchors: Sequence[Anchors]) -> float:
+    """Σ (cosine - different) / Σ (same - different) over pictures, each with the anchors of its own style.
+
+    A style in which the judge hardly tells people apart thus counts for little, instead of dividing by almost nothing.
+    A picture in which no face is found is a stranger: 0.
+    """
+    gained = sum(
+        float(picture @ photo) - own.different
+        for picture, own in zip(pictures, anchors, strict=True)
+        if picture is not None
+    )
+    return gained / sum(own.distance for own in anchors)
 
 
 def is_first(picture: Embedding | None, photos: Sequence[Embedding], own: int) -> bool:

@@ -20,13 +20,24 @@ def test_anchors_are_the_mean_cosines_with_oneself_and_with_others() -> None:
     assert anchors == Anchors(same=1.0, different=0.0)
 
 
+def at_cosine(cosine: float) -> np.ndarray:
+    """A picture whose cosine with EAST is this."""
+    return np.array([cosine, np.sqrt(1 - cosine**2)], np.float32)
+
+
 def test_a_stranger_scores_0_and_the_same_person_1() -> None:
-    assert (ANCHORS.normalise(0.5), ANCHORS.normalise(0.9)) == pytest.approx((0, 1))
+    assert identity([at_cosine(0.5)], EAST, [ANCHORS]) == pytest.approx(0)
+    assert identity([at_cosine(0.9)], EAST, [ANCHORS]) == pytest.approx(1)
 
 
 def test_a_picture_without_a_face_is_a_stranger() -> None:
-    assert identity(None, EAST, ANCHORS) == 0
-    assert identity(EAST, EAST, ANCHORS) == pytest.approx((1 - 0.5) / 0.4)
+    assert identity([None], EAST, [ANCHORS]) == 0
+    assert identity([None, at_cosine(0.9)], EAST, [ANCHORS] * 2) == pytest.approx(0.5)
+
+
+def test_a_style_in_which_people_look_alike_cannot_dominate() -> None:
+    blind = Anchors(same=0.501, different=0.5)
+    assert identity([at_cosine(0.9), at_cosine(0.6)], EAST, [ANCHORS, blind]) == pytest.approx(0.5 / 0.401, rel=1e-4)
 
 
 def test_the_right_photo_must_be_the_most_alike_of_all() -> None:

@@ -1,0 +1,163 @@
+"""The service under measurement: embedded servers, the API, the bare endpoint beside it, and a worker, as processes."""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import numpy as np
+import psutil
+from PIL import Image
+from sqlalchemy import update
+
+from benchmarks.api.bare import BODY, JOB
+from cli.embedded import embedded_servers
+from cli.ports import free_ports
+from core.accounts import Scope, create_account, create_key
+from core.database import Sessions, make_engine, make_sessions
+from core.ids import JOB as JOB_PREFIX
+from core.ids import encode_id
+from core.lifecycle import JobKind, JobStatus, Phase
+from core.settings import Settings
+from core.statements import NOW
+from core.storage import ObjectStore
+from core.tables import Account, Job
+from migrations.upgrade import upgrade
+
+START_SECONDS = 120
+SCOPES = [Scope.READ, Scope.SUBJECTS_WRITE, Scope.GENERATIONS_WRITE]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Where everything is."""
+
+    api: str
+    bare: str
+    api_process: psutil.Process
+    bare_process: psutil.Process
+    key: str
+    job_path: str
+    sessions: Sessions
+    environment: dict[str, str]
+    folder: Path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+@contextmanager
+def measured_service() -> Iterator[Measured]:
+    """Everything but the worker, with one running job to poll."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hdb-benchmark-")))
+        settings = Settings.model_validate(stack.enter_context(embedded_servers(folder / "servers")))
+        upgrade(settings.database_url.get_secret_value())
+        ObjectStore(settings).create_bucket()
+        engine = make_engine(settings)
+        stack.callback(engine.dispose)
+        sessions = make_sessions(engine)
+        key, job_id = make_running_job(sessions)
+        environment = os.environ | _variables(settings) | {JOB: str(job_id), BODY: str(folder / "body.json")}
+        api_port, bare_port = free_ports(2)
+        api = stack.enter_context(_uvicorn("app.main:create_app", api_port, environment))
+        job_path = f"/v1/jobs/{encode_id(JOB_PREFIX, job_id)}"
+        answer = httpx.get(f"http://127.0.0.1:{api_port}{job_path}", headers={"Authorization": f"Bearer {key}"})
+        (folder / "body.json").write_bytes(answer.raise_for_status().content)
+        bare = stack.enter_context(_uvicorn("benchmarks.api.bare:create_bare_app", bare_port, environment))
+        yield Measured(
+            api=f"http://127.0.0.1:{api_port}",
+            bare=f"http://127.0.0.1:{bare_port}",
+            api_process=api,
+            bare_process=bare,
+            key=key,
+            job_path=job_path,
+            sessions=sessions,
+            environment=environment,
+            folder=folder,
+        )
+
+
+def make_running_job(sessions: Sessions) -> tuple[str, UUID]:
+    """A key, and a job in mid-finetuning that nobody works on."""
+    with sessions.begin() as session:
+        account: Account = create_account(session, "benchmark", actor="benchmark")
+        _, key = create_key(session, account, scopes=SCOPES, actor="benchmark")
+        job = Job(account_id=account.id, kind=JobKind.GENERATE, base_model="mini", seed=1)
+        session.add(job)
+        session.flush()
+        running = {"status": JobStatus.RUNNING, "attempt": 1, "phase": Phase.GENERATING, "step": 9, "total_steps": 25}
+        times = {"started_at": NOW, "lease_expires_at": NOW + timedelta(days=1)}
+        session.execute(update(Job).where(Job.id == job.id).values(**running, **times))
+    return key, job.id
+
+
+@contextmanager
+def worker(measured: Measured) -> Iterator[None]:
+    """A GPU worker, once it is ready."""
+    log = (measured.folder / "worker.log").open("wb")
+    command = [sys.executable, "-m", "worker.main", "gpu"]
+    with log, _ended(subprocess.Popen(command, env=measured.environment, stdout=log, stderr=log)):
+        with httpx.Client(base_url=measured.api, timeout=5) as client:
+            deadline = time.monotonic() + START_SECONDS
+            while client.get("/readyz").json().get("workers", {}).get("mini") != "ok":
+                assert time.monotonic() < deadline, "the worker did not become ready"
+        yield
+
+
+def selfie(kilobytes: int = 50) -> bytes:
+    """A JPEG of about that size, of noise that no codec can shrink much."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (640, 480, 3), np.uint8)).resize((960, 1280))
+    best = b""
+    for quality in range(20, 96, 5):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        best = best if best and file.tell() > kilobytes * 1000 else file.getvalue()
+    return best
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    given = settings.model_dump(exclude_defaults=True)
+    return {
+        f"HDB_{name.upper()}": str(getattr(value, "get_secret_value", lambda value=value: value)())
+        for name, value in given.items()
+    }
+
+
+@contextmanager
+def _uvicorn(factory: str, port: int, environment: dict[str, str]) -> Iterator[psutil.Process]:
+    listen = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    process = subprocess.Popen([sys.executable, "-m", "uvicorn", "--factory", factory, *listen], env=environment)
+    with _ended(process):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/livez")
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, f"{factory} ended"
+                assert time.monotonic() < deadline, f"{factory} did not answer"
+        yield psutil.Process(process.pid)
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()

@@ -1,0 +1,61 @@
+"""Each baseline's best learning rate on mini, found on people that the table doesn't use.
+
+`python -m benchmarks.quality.learning_rates --identities 4 --rows dreambooth,lora_4` tries multiples of the published
+rates, judges identity by both judges, and writes `learning_rates.json`, which the table reads.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.quality.__main__ import measure
+from benchmarks.quality.bench import Bench
+from benchmarks.quality.calibration import calibrated_judges
+from benchmarks.quality.judging import make_gallery
+from benchmarks.quality.people import LEARNING_RATES
+from benchmarks.quality.rows import RATES_FILE, all_rows
+from benchmarks.quality.settings import Settings
+
+FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)  # a model of a few million weights wants larger steps than Stable Diffusion
+
+
+def main(settings: Settings, names: Sequence[str], factors: Sequence[float], path: Path) -> None:
+    bench = Bench(settings, first_person=LEARNING_RATES)
+    judges = calibrated_judges(bench.head, settings, size=bench.size)
+    gallery = make_gallery(judges, bench.people, bench.others)
+    found = json.loads(path.read_text()) if path.exists() else {"rates": {}, "tried": {}}
+    for name in names:
+        published = json.loads(all_rows(bench, {})[name].settings)["learning_rate"]
+        tried: dict[float, float] = {}
+        for factor in factors:
+            row = all_rows(bench, {name: published * factor})[name]
+            _, measured = measure(bench, judges, gallery, row)
+            scores = [person.scores for person in measured.people]
+            tried[published * factor] = float(
+                np.mean([[one["identity_sface"], one["identity_dlib"]] for one in scores])
+            )
+        found["tried"][name] = {"published": published, "identities": len(bench.people), "identity": tried}
+        found["rates"][name] = max(tried, key=lambda rate: tried[rate])
+        path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.learning_rates")
+    parser.add_argument("--identities", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", required=True, help="names of baselines, separated by commas")
+    parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS), help="of the published rate")
+    parser.add_argument("--calibration-people", type=int, help="as the table's, so that both share what was kept")
+    parser.add_argument("--out", type=Path, default=RATES_FILE)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    chosen = Settings(identities=given.identities, seed=given.seed)
+    if given.calibration_people is not None:
+        chosen = replace(chosen, calibration_people=given.calibration_people)
+    main(chosen, given.rows.split(","), given.factors, given.out)

@@ -1,0 +1,91 @@
+"""The table as JSON, as Markdown, and as a sheet of pictures for eyes."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from PIL import Image, ImageDraw
+
+from benchmarks.quality.judging import METRICS
+from hyperdreambooth.portraits.styles import Style
+
+SHEET_PEOPLE = 4
+SHEET_STYLES = (Style.PHOTO, Style.PENCIL_SKETCH, Style.POP_ART)
+CELL, LABEL = 96, 150  # pixels of the sheet
+
+
+def hardware() -> str:
+    return (
+        f"{platform.machine()}, {psutil.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, float32"
+    )
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Two tables: the rows, and the full method against each of them."""
+    people, seed = document["identities"], document["seed"]
+    lines = [
+        f"{people} people of seed {seed}, {document['hardware']}. Mean and 95 % interval over people;",
+        "identity: 0 a stranger, 1 the same person in another picture; prompt: share in the style asked for.",
+        "",
+        "| row | people | iterations | seconds | bytes | " + " | ".join(METRICS) + " |",
+        "|---|" + "---:|" * (4 + len(METRICS)),
+    ]
+    for row in document["rows"]:
+        cells = [_cell(row["metrics"][name]) for name in METRICS]
+        lines.append(
+            f"| {row['name']} | {row['identities']} | {row['iterations']} | {row['seconds']:.2f} | {row['bytes']} | "
+            + " | ".join(cells)
+            + " |"
+        )
+    if document["comparisons"]:
+        names = list(document["comparisons"][0]["by"])
+        lines += [
+            "",
+            "The full method less each row, person by person:",
+            "",
+            "| row | people | " + " | ".join(names) + " |",
+        ]
+        lines.append("|---|" + "---:|" * (1 + len(names)))
+    for compared in document["comparisons"]:
+        cells = [_cell(compared["by"][name]) for name in compared["by"]]
+        lines.append(f"| {compared['than']} | {compared['identities']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def contact_sheet(
+    portraits: Sequence[Image.Image], rows: Mapping[str, Sequence[Sequence[Image.Image]]], styles: Sequence[Style]
+) -> Image.Image:
+    """First line: the photos. Then each method, every person in three styles; `styles` names the pictures."""
+    places = [list(styles).index(style) for style in SHEET_STYLES]
+    people = min(SHEET_PEOPLE, len(portraits))
+    sheet = Image.new("RGB", (LABEL + people * len(places) * CELL, (1 + len(rows)) * CELL), "white")
+    pen = ImageDraw.Draw(sheet)
+    for line, name in enumerate(("photo", *rows)):
+        pen.text((6, line * CELL + CELL // 2 - 6), name, fill="black")
+    for column, portrait in enumerate(portraits[:people]):
+        _paste(sheet, portrait, line=0, place=column * len(places))
+        for line, pictures in enumerate(rows.values(), start=1):
+            if column >= len(pictures):  # a slow row has fewer people
+                continue
+            for offset, place in enumerate(places):
+                _paste(sheet, pictures[column][place], line=line, place=column * len(places) + offset)
+    return sheet
+
+
+def _paste(sheet: Image.Image, picture: Image.Image, *, line: int, place: int) -> None:
+    enlarged = picture.resize((CELL, CELL), Image.Resampling.BICUBIC)
+    sheet.paste(enlarged, (LABEL + place * CELL, line * CELL))
+
+
+def _cell(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

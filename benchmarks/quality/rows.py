@@ -1,0 +1,195 @@
+"""The rows of the table, by name: what is compared with what, and at which settings."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.quality.bench import Bench
+from benchmarks.quality.people import Person, true_picture
+from benchmarks.quality.row import MethodRow, Row, TrueRow
+from hyperdreambooth.baselines import budgets
+from hyperdreambooth.baselines.budgets import Budget
+from hyperdreambooth.baselines.custom_diffusion import custom_diffusion
+from hyperdreambooth.baselines.dreambooth import dreambooth
+from hyperdreambooth.baselines.lidb import hyperdreambooth, lidb_alone, refinement_passes
+from hyperdreambooth.baselines.lora import lora
+from hyperdreambooth.baselines.personalized import Personalized
+from hyperdreambooth.baselines.relaxed_lora import relaxed_lora
+from hyperdreambooth.baselines.svdiff import svdiff
+from hyperdreambooth.baselines.textual_inversion import textual_inversion
+from hyperdreambooth.config import FinetuneConfig, to_json
+from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_images
+from hyperdreambooth.finetune import Examples
+from hyperdreambooth.personalize import predict
+
+RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
+
+
+@dataclass(frozen=True)
+class NobodyAttached:
+    """The base model, asked for its class noun."""
+
+    subject: str
+    stored_bytes: int = 0
+
+    def attached(self, base_model: BaseModel) -> AbstractContextManager[BaseModel]:
+        return nullcontext(base_model)
+
+
+def all_rows(bench: Bench, rates: Mapping[str, float] | None = None) -> dict[str, Row]:
+    """Every row there is, in the order of the table; `rates` in the place of the learning rates that were found."""
+    rates = found_rates() if rates is None else rates
+    rows = (*_own_rows(bench), *_baseline_rows(rates), *_relaxed_rows(bench, rates), *_anchors())
+    return {row.name: row for row in rows}
+
+
+def found_rates() -> dict[str, float]:
+    return dict(json.loads(RATES_FILE.read_text())["rates"]) if RATES_FILE.exists() else {}
+
+
+def _own_rows(bench: Bench) -> Iterator[Row]:
+    finetune, from_start = _finetune(bench), _limited(bench, bench.networks.config.finetune_from_start)
+    guess = replace(finetune, steps=0, rank=1)
+    yield _hyper_row(bench, "hyperdreambooth", finetune)
+    yield _hyper_row(bench, "hypernetwork_only", guess)
+    for name, config in (("no_hypernetwork", finetune), ("lidb", from_start)):
+        yield MethodRow(
+            name,
+            config.steps,
+            to_json(config),
+            lambda bench, person, config=config: lidb_alone(  # type: ignore[misc]  # bound now, not when called
+                bench.networks, person.portrait, config, seed=person.seed
+            ),
+        )
+    for name, passes in (("one_pass", 1), ("passes_2", 2), ("passes_4", 4)):
+        yield _hyper_row(bench, name, finetune, passes=passes)
+
+
+def _hyper_row(bench: Bench, name: str, finetune: FinetuneConfig, *, passes: int | None = None) -> Row:
+    """`passes`: the k of iterative prediction, if it isn't the one that the hypernetwork was trained with."""
+
+    def personalize(bench: Bench, person: Person) -> Personalized:
+        networks = bench.networks
+        with refinement_passes(networks, passes) if passes else nullcontext():
+            return hyperdreambooth(networks, person.portrait, finetune, seed=person.seed)
+
+    settings = f"{to_json(finetune)} passes {passes} {bench.networks.hypernetwork_hash}"
+    return MethodRow(name, finetune.steps, settings, personalize, needs_hypernetwork=True)
+
+
+def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
+    """Rank by rank, both forms from the same prediction."""
+    for rank in (2, 4, 8):
+        finetune = replace(_finetune(bench), rank=rank)
+        yield _hyper_row(bench, f"relaxed_lidb_{rank}", finetune)
+    rate = rates.get("relaxed_lora", bench.networks.config.finetune.learning_rate)
+    for rank in (2, 4, 8):
+        finetune = replace(_finetune(bench), rank=rank, learning_rate=rate)
+        settings = f"{to_json(finetune)} {bench.networks.hypernetwork_hash}"
+        yield MethodRow(
+            f"relaxed_lora_{rank}",
+            finetune.steps,
+            settings,
+            lambda bench, person, finetune=finetune: _relaxed_lora(bench, person, finetune),  # type: ignore[misc]
+            needs_hypernetwork=True,
+        )
+
+
+def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Personalized:
+    example, config = bench.example(person), bench.networks.config
+    examples = Examples(example.latents, [config.fill_prompt(config.instance_prompt)], [example.generator])
+    prediction = predict(bench.networks, [person.portrait])
+    return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
+
+
+def _baseline_rows(rates: Mapping[str, float]) -> Iterator[Row]:
+    def row(
+        name: str,
+        budget: Budget,
+        personalize: Callable[[Bench, Person, Budget], Personalized],
+        prepare: Callable[[Bench], object] = lambda bench: None,
+    ) -> Row:
+        budget = budget.at(rates.get(name, budget.learning_rate))
+        return MethodRow(
+            name,
+            budget.iterations,
+            json.dumps(asdict(budget), sort_keys=True),
+            lambda bench, person: personalize(bench, person, budget),
+            prepare,
+            slow=budget.iterations > 40,
+        )
+
+    def class_images(bench: Bench) -> object:
+        return bench.class_images
+
+    yield row("dreambooth", budgets.DREAMBOOTH, _dreambooth, class_images)
+    yield row("dreambooth_400", budgets.DREAMBOOTH_400, _dreambooth, class_images)
+    yield row("dreambooth_40", budgets.DREAMBOOTH_40, _dreambooth, class_images)
+    for rank in (1, 4):
+        yield row(
+            f"lora_{rank}",
+            budgets.LORA,
+            lambda bench, person, budget, rank=rank: lora(  # type: ignore[misc]  # bound now, not when called
+                bench.base_model, bench.networks.config, bench.example(person), budget, rank=rank
+            ),
+        )
+    yield row("textual_inversion", budgets.TEXTUAL_INVERSION, _textual_inversion)
+    yield row("custom_diffusion", budgets.CUSTOM_DIFFUSION, _custom_diffusion, class_images)
+    yield row("svdiff", budgets.SVDIFF, _svdiff, lambda bench: (bench.class_images, bench.spectra))
+
+
+def _dreambooth(bench: Bench, person: Person, budget: Budget) -> Personalized:
+    config = bench.networks.config
+    return dreambooth(bench.base_model, config, bench.example(person), budget, prior=bench.class_images)
+
+
+def _textual_inversion(bench: Bench, person: Person, budget: Budget) -> Personalized:
+    return textual_inversion(bench.base_model, bench.networks.config, bench.example(person), budget)
+
+
+def _custom_diffusion(bench: Bench, person: Person, budget: Budget) -> Personalized:
+    config = bench.networks.config
+    return custom_diffusion(bench.base_model, config, bench.example(person), budget, prior=bench.class_images)
+
+
+def _svdiff(bench: Bench, person: Person, budget: Budget) -> Personalized:
+    config, example = bench.networks.config, bench.example(person)
+    return svdiff(bench.base_model, config, example, budget, prior=bench.class_images, spectra=bench.spectra)
+
+
+def _anchors() -> Iterator[Row]:
+    yield MethodRow("no_subject", 0, "", lambda bench, person: NobodyAttached(bench.networks.config.class_noun))
+    yield TrueRow("same_person", lambda bench, own: _true_pictures(bench, bench.people[own].seed))
+    yield TrueRow("round_trip", _round_trip)
+    yield TrueRow("stranger", _stranger)
+
+
+def _true_pictures(bench: Bench, who: int) -> list[Image.Image]:
+    """Another view for each question, in the style that it asks for."""
+    return [
+        true_picture(bench.head, who, view=1 + question.number, style=question.style, size=bench.size)
+        for question in bench.asked
+    ]
+
+
+def _round_trip(bench: Bench, own: int) -> list[Image.Image]:
+    pictures = _true_pictures(bench, bench.people[own].seed)
+    return decode_latents(bench.base_model, encode_images(bench.base_model, pictures))
+
+
+def _stranger(bench: Bench, own: int) -> list[Image.Image]:
+    """The next person's pictures, passed off as this one's."""
+    return _true_pictures(bench, bench.people[(own + 1) % len(bench.people)].seed)
+
+
+def _finetune(bench: Bench) -> FinetuneConfig:
+    return _limited(bench, bench.networks.config.finetune)
+
+
+def _limited(bench: Bench, finetune: FinetuneConfig) -> FinetuneConfig:
+    steps = bench.settings.finetune_steps
+    return finetune if steps is None else replace(finetune, steps=min(steps, finetune.steps))

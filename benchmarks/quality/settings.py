@@ -1,0 +1,27 @@
+"""What a run of the table needs to know."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import hyperdreambooth
+
+MINI = Path(hyperdreambooth.__path__[0]) / "mini"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`identities` and `seed` choose the people; the rest is how they are drawn and judged."""
+
+    identities: int
+    seed: int
+    base_model: str = str(MINI)
+    work: Path = Path("runs/quality")  # caches: pictures drawn, pictures judged, the judges' calibration
+    slow_identities: int = 16  # methods of many minutes a person are measured on the first of them
+    calibration_people: int = 48
+    photos: int = 4  # photo-style pictures of each person, one for each seed
+    clip: str | None = (
+        None  # the paper's own judges, where somebody has them: folders or hub ids in transformers' format
+    )
+    dino: str | None = None
+    facenet: Path | None = None  # an ONNX file
+    finetune_steps: int | None = None  # fewer steps for our own rows: a check that all runs, not a measurement

@@ -1,0 +1,74 @@
+"""Numbers of single people to a table: means with confidence intervals over people, and differences in pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.judging import METRICS
+
+RESAMPLES = 4000
+INTERVAL = (2.5, 97.5)  # per cent: 95 %
+REFERENCE = "hyperdreambooth"
+COMPARED = ("identity_sface", "identity_dlib", "image", "prompt", "copy")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person under one row."""
+
+    who: int
+    seconds: float
+    stored_bytes: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the table."""
+
+    name: str
+    iterations: int
+    settings: str
+    people: Sequence[Person]
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean and its bootstrap interval: people are drawn again with replacement."""
+    numbers = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(0).integers(len(numbers), size=(RESAMPLES, len(numbers)))
+    low, high = np.percentile(numbers[drawn].mean(axis=1), INTERVAL)
+    return {"mean": float(numbers.mean()), "low": float(low), "high": float(high)}
+
+
+def table_row(row: Measured) -> dict[str, Any]:
+    """As it stands in the file. `metrics` holds what is compared, `remarks` what explains it."""
+    names = row.people[0].scores
+    intervals = {name: interval([person.scores[name] for person in row.people]) for name in names}
+    return {
+        "name": row.name,
+        "iterations": row.iterations,
+        "seconds": float(np.median([person.seconds for person in row.people])),
+        "bytes": int(np.median([person.stored_bytes for person in row.people])),
+        "identities": len(row.people),
+        "settings": row.settings,
+        "metrics": {name: intervals[name] for name in METRICS},
+        "remarks": {name: value for name, value in intervals.items() if name not in METRICS},
+    }
+
+
+def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
+    """The full method less each other row, person by person, on the people that both have."""
+    reference = next((row for row in rows if row.name == REFERENCE), None)
+    if reference is None:
+        return []
+    own = {person.who: person.scores for person in reference.people}
+    compared = []
+    for row in rows:
+        pairs = [(own[person.who], person.scores) for person in row.people if person.who in own]
+        if row.name == REFERENCE or not pairs:
+            continue
+        differences = {name: interval([one[name] - other[name] for one, other in pairs]) for name in COMPARED}
+        compared.append({"better": REFERENCE, "than": row.name, "identities": len(pairs), "by": differences})
+    return compared

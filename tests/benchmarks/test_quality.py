@@ -1,0 +1,131 @@
+"""The table, from people to file, on a base model that draws noise: the anchors must come out all the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.quality.__main__ import chosen_rows, main, parse
+from benchmarks.quality.bench import Bench
+from benchmarks.quality.judging import METRICS
+from benchmarks.quality.rows import all_rows
+from benchmarks.quality.settings import Settings
+
+NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
+# The rows that anyone who reads the file may count on.
+PROMISED = [
+    "hyperdreambooth",
+    "hypernetwork_only",
+    "no_hypernetwork",
+    "one_pass",
+    "dreambooth",
+    "dreambooth_400",
+    "dreambooth_40",
+    "lora_1",
+    "lora_4",
+    "textual_inversion",
+    "custom_diffusion",
+    "svdiff",
+    "lidb",
+    "relaxed_lidb_2",
+    "relaxed_lidb_4",
+    "relaxed_lidb_8",
+    "relaxed_lora_2",
+    "relaxed_lora_4",
+    "relaxed_lora_8",
+    "same_person",
+    "stranger",
+]
+
+
+@pytest.fixture(scope="module")
+def settings(noisy_folder: Path, work: Path) -> Settings:
+    return Settings(
+        identities=2,
+        seed=5,
+        base_model=str(noisy_folder),
+        work=work,
+        calibration_people=3,
+        photos=2,
+        finetune_steps=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def out(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("out") / "quality.json"
+    main(settings, NAMES, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def document(out: Path) -> dict[str, Any]:
+    return dict(json.loads(out.read_text()))
+
+
+def test_the_file_has_the_promised_shape(document: dict[str, Any]) -> None:
+    assert (document["identities"], document["seed"]) == (2, 5)
+    assert isinstance(document["hardware"], str)
+    assert [row["name"] for row in document["rows"]] == NAMES
+    for row in document["rows"]:
+        assert set(row["metrics"]) == set(METRICS)
+        assert all(value["low"] <= value["mean"] <= value["high"] for value in row["metrics"].values())
+
+
+def test_the_anchors_come_out(document: dict[str, Any]) -> None:
+    rows = {row["name"]: row["metrics"] for row in document["rows"]}
+    for name in ("identity_sface", "identity_dlib"):
+        assert rows["same_person"][name]["mean"] > rows["stranger"][name]["mean"] + 0.3
+    assert rows["same_person"]["prompt"]["mean"] > 0.7
+    assert rows["same_person"]["harm"]["mean"] == 0
+
+
+def test_steps_and_bytes_are_those_of_the_run(document: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in document["rows"]}
+    assert rows["hyperdreambooth"]["iterations"] == 2
+    assert rows["hypernetwork_only"]["iterations"] == 0
+    assert rows["hyperdreambooth"]["bytes"] > rows["hypernetwork_only"]["bytes"] > 0
+    assert rows["hyperdreambooth"]["seconds"] > rows["hypernetwork_only"]["seconds"] > 0
+
+
+def test_a_table_and_a_sheet_lie_beside_the_file(out: Path) -> None:
+    text = out.with_suffix(".md").read_text()
+    assert all(f"| {name} |" in text for name in NAMES)
+    sheet = Image.open(out.with_suffix(".png"))
+    assert len(np.unique(np.asarray(sheet))) > 50
+
+
+def test_a_second_run_draws_nothing_again(settings: Settings, out: Path, tmp_path: Path) -> None:
+    drawn = {path: path.stat().st_mtime_ns for path in settings.work.rglob("*.npz")}
+    again = tmp_path / "again.json"
+    main(settings, NAMES, again)
+    assert {path: path.stat().st_mtime_ns for path in settings.work.rglob("*.npz")} == drawn
+    assert again.read_text() == out.read_text()
+
+
+@pytest.fixture(scope="module")
+def bench(settings: Settings) -> Bench:
+    return Bench(settings)
+
+
+def test_every_promised_row_is_there(bench: Bench) -> None:
+    assert set(PROMISED) <= set(all_rows(bench))
+
+
+def test_an_unknown_row_is_refused_by_name(bench: Bench) -> None:
+    with pytest.raises(SystemExit, match="no such row: typo"):
+        chosen_rows(bench, ["hyperdreambooth", "typo"])
+
+
+def test_more_people_begin_with_the_same(bench: Bench, settings: Settings) -> None:
+    fewer = Bench(Settings(**{**vars(settings), "identities": 1}))
+    assert fewer.people[0].seed == bench.people[0].seed
+    assert fewer.people[0].portrait.tobytes() == bench.people[0].portrait.tobytes()
+
+
+def test_the_command_line_says_who_and_which() -> None:
+    settings, names, out, _ = parse(["--identities", "3", "--seed", "9", "--out", "x.json", "--rows", "a,b"])
+    assert (settings.identities, settings.seed, names, out) == (3, 9, ["a", "b"], Path("x.json"))
