@@ -21,7 +21,7 @@ from tests.fakes import FOLDER
 from tests.waiting import eventually
 
 LEASE_SECONDS, SWEEP_SECONDS = 2, 0.5
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 
 
 class Crew:
@@ -60,7 +60,7 @@ class Crew:
         with self.sessions() as session:
             return session.get_one(Job, job.id)
 
-    def becomes(self, job: Job, status: JobStatus, *, within: float = 60) -> Job:
+    def becomes(self, job: Job, status: JobStatus, *, within: float = 150) -> Job:
         """Wait until the job has that status."""
 
         def look() -> Job | None:
@@ -79,7 +79,7 @@ class Crew:
 
     def at_step(self, step: int) -> psutil.Process:
         """Wait until an engine is there; its process."""
-        footprint = eventually(lambda: next(self.folder.glob(f"step-{step}-*"), None), within=60)
+        footprint = eventually(lambda: next(self.folder.glob(f"step-{step}-*"), None), within=150)
         footprint.unlink()
         return psutil.Process(int(footprint.name.rsplit("-", 1)[1]))
 

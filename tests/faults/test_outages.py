@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from cli.servers import Server
 from core.database import make_engine, make_sessions
 from core.lifecycle import JobStatus, WorkerRole
@@ -52,6 +54,7 @@ def test_a_database_that_restarts_while_a_job_runs_costs_no_attempt(fragile: Fra
     assert (done.status, done.attempt, done.strikes) == (JobStatus.SUCCEEDED, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_job_submitted_without_a_broker_runs_when_it_is_back(
     fragile: Fragile, store: ObjectStore, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import signal
 
 import psutil
+import pytest
 from sqlalchemy import func, select
 
 from core.lifecycle import JobKind, JobStatus, WorkerRole
@@ -10,6 +11,8 @@ from core.queue import ring
 from core.tables import Adapter, WorkerProcess
 from tests.crew import Crew
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 def adapters(crew: Crew) -> int:
@@ -54,7 +57,7 @@ def test_a_worker_killed_whole_leaves_no_orphan_and_its_job_to_the_next(crew: Cr
     job = crew.submit()
     child = crew.at_step(2)
     worker.kill()
-    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, within=60)
     crew.let_go(2)
     crew.start()
     done = crew.becomes(job, JobStatus.SUCCEEDED)
@@ -81,7 +84,7 @@ def test_a_deploy_ends_the_step_and_hands_the_job_back_without_a_strike(crew: Cr
     crew.at_step(2)
     worker.send_signal(signal.SIGTERM)
     crew.let_go(2)
-    assert worker.wait(30) == 0
+    assert worker.wait(90) == 0
     back = crew.read(job)
     assert (back.status, back.attempt, back.strikes) == (JobStatus.QUEUED, 1, 0)
     crew.start()
@@ -95,7 +98,7 @@ def test_a_worker_says_what_it_serves_and_says_goodbye(crew: Crew) -> None:
             return [(row.role, row.state, row.base_model) for row in session.scalars(select(WorkerProcess))]
 
     worker = crew.start()
-    eventually(lambda: reported() == [("gpu", "ready", "mini")], within=60)
+    eventually(lambda: reported() == [("gpu", "ready", "mini")], within=150)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(90) == 0
     assert reported() == []
