@@ -20,7 +20,7 @@ import app.usage.endpoints
 import app.webhooks.endpoints
 import app.webhooks.messages
 import app.weights.endpoints
-from app import error_pages, health
+from app import error_pages, health, metrics
 from app.errors import add_error_responses
 from app.middleware import BodyLimit, RequestContext
 from app.openapi import openapi_document
@@ -41,6 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     app.models.endpoints.router,
     app.usage.endpoints.router,
     health.router,
+    metrics.router,
     error_pages.router,
 )
 
@@ -70,6 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service.add_middleware(
         BodyLimit, photo_bytes=settings.max_photo_bytes + SMALL_BODY_BYTES, other_bytes=SMALL_BODY_BYTES
     )
-    service.add_middleware(RequestContext)
+    service.add_middleware(RequestContext, metrics=parts.metrics)
     service.openapi = lambda: openapi_document(service)  # type: ignore[method-assign]
     return service

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import problem_response
+from app.request_metrics import RequestMetrics
 from core.errors import AppError, BodyTooLarge, PhotoTooLarge
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -22,8 +23,8 @@ log = structlog.get_logger()
 class RequestContext:
     """Ids in and out, the log line, and the last resort: an unexpected error is a problem of ours, with its id."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,9 +56,10 @@ class RequestContext:
             if status == 0:
                 await problem_response(scope, AppError())(scope, receive, send_with_ids)
         finally:
-            self._log(scope, status, time.perf_counter() - began)
+            self._record(scope, status, time.perf_counter() - began)
 
-    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        self.metrics.observe(scope, status=status, seconds=seconds)
         if scope["path"] not in QUIET_PATHS:
             log.info(
                 "request.served", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1)

@@ -11,6 +11,7 @@ from app.jobs.forecast import Forecaster
 from app.jobs.watch import JobWatcher
 from app.limits import RequestLimiter
 from app.publisher import Publisher
+from app.request_metrics import RequestMetrics
 from core.database import AsyncSessions, make_async_engine, make_async_sessions
 from core.photo_reader import PROCESSES, PhotoReader
 from core.queue import configure_queue
@@ -31,6 +32,7 @@ class Parts:
     watcher: JobWatcher
     forecaster: Forecaster
     limiter: RequestLimiter
+    metrics: RequestMetrics
     # Photos wait here rather than in the threads that everything else needs too.
     decoding: CapacityLimiter
 
@@ -48,6 +50,7 @@ def make_parts(settings: Settings) -> Parts:
         publisher=Publisher(),
         watcher=JobWatcher(settings.database_url.get_secret_value()),
         forecaster=Forecaster(batch_size=settings.batch_size),
+        metrics=RequestMetrics(),
         limiter=RequestLimiter(per_minute=settings.requests_per_minute),
         decoding=CapacityLimiter(PROCESSES),
     )

@@ -5,6 +5,7 @@ from fastapi import APIRouter, FastAPI
 from app.error_pages import error_classes
 from app.errors import MEDIA_TYPE, Problem, add_error_responses
 from app.middleware import RequestContext
+from app.request_metrics import RequestMetrics
 from core.errors import FAILURE_TITLES, AppError, FailureCode
 
 ERRORS = error_classes()
@@ -25,7 +26,7 @@ def failing() -> httpx.AsyncClient:
 
     service.include_router(router)
     add_error_responses(service)
-    service.add_middleware(RequestContext)
+    service.add_middleware(RequestContext, metrics=RequestMetrics())
     return httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://hdb.test")
 
 
