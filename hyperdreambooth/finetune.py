@@ -16,7 +16,7 @@ from hyperdreambooth.attach import Deltas, attach
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import LiDB
-from hyperdreambooth.losses import denoising_loss, stratified_timesteps
+from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 
 # Called after each step with the step just done and the steps in all; may answer which subjects go on.
 OnFinetuneStep = Callable[[int, int], Sequence[bool] | None]
@@ -45,7 +45,7 @@ def fast_finetune(
     optimizer = SubjectwiseAdam(numbers)
     active = torch.ones(lidb.subjects, dtype=torch.bool, device=numbers.device)
     for step in range(1, config.steps + 1):
-        loss = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, draws=config.noise_draws).sum()
+        loss = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, config).sum()
         (gradient,) = torch.autograd.grad(loss, numbers)
         gradient = clip_each(gradient, config.clip_norm)
         optimizer.step(gradient, learning_rate=learning_rate(step, config), active=active)
@@ -57,9 +57,11 @@ def fast_finetune(
     return unflatten(numbers.detach(), lidb)
 
 
-def subject_losses(base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, *, draws: int) -> Tensor:
+def subject_losses(
+    base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, config: FinetuneConfig
+) -> Tensor:
     """The denoising loss of each subject, averaged over its own noise draws: [S]."""
-    latents, generators = examples.latents, examples.generators
+    latents, generators, draws = examples.latents, examples.generators, config.noise_draws
     timestep_count = base_model.scheduler.config.num_train_timesteps
     timesteps = torch.cat([stratified_timesteps(draws, timestep_count, generator) for generator in generators])
     shape = (draws, *latents.shape[1:])
@@ -72,6 +74,7 @@ def subject_losses(base_model: BaseModel, deltas: Deltas, examples: Examples, to
             embeddings,
             timesteps=timesteps.to(latents.device),
             noise=noise,
+            weights=head_weights(latents, background=config.background_weight),
         )
     return losses.view(deltas.subjects, draws).mean(dim=1)
 

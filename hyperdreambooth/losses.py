@@ -6,9 +6,19 @@ from torch.nn import functional as F
 
 from hyperdreambooth.diffusion import BaseModel
 
+# Where the head is in an aligned portrait (see PORTRAIT_TEMPLATE in `faces.py`): an ellipse, in fractions of the side.
+HEAD_CENTRE = (0.5, 0.5)
+HEAD_RADII = (0.32, 0.44)
+
 
 def denoising_loss(
-    base_model: BaseModel, latents: Tensor, prompt_embeddings: Tensor, *, timesteps: Tensor, noise: Tensor
+    base_model: BaseModel,
+    latents: Tensor,
+    prompt_embeddings: Tensor,
+    *,
+    timesteps: Tensor,
+    noise: Tensor,
+    weights: Tensor | None = None,  # [h, w], of mean 1
 ) -> Tensor:
     """‖prediction - target‖² averaged over a sample's numbers: [B] (paper, equation 1)."""
     signal, spread = noise_rates(base_model, timesteps, latents)
@@ -25,7 +35,18 @@ def denoising_loss(
         case other:
             raise ValueError(f"unknown prediction type {other}")
     loss_dtype = torch.promote_types(latents.dtype, torch.float32)
-    return F.mse_loss(predicted.to(loss_dtype), target.to(loss_dtype), reduction="none").mean(dim=(1, 2, 3))
+    errors = F.mse_loss(predicted.to(loss_dtype), target.to(loss_dtype), reduction="none")
+    return (errors if weights is None else errors * weights).mean(dim=(1, 2, 3))
+
+
+def head_weights(latents: Tensor, *, background: float) -> Tensor:
+    """Weights [h, w] of mean 1: the head of an aligned portrait counts fully, what is around it by `background`."""
+    height, width = latents.shape[-2:]
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    across, down = (columns - HEAD_CENTRE[0]) / HEAD_RADII[0], (rows - HEAD_CENTRE[1]) / HEAD_RADII[1]
+    is_head = across[None, :] ** 2 + down[:, None] ** 2 < 1
+    weights = torch.where(is_head, 1.0, background)
+    return (weights / weights.mean()).to(latents)
 
 
 def noise_rates(base_model: BaseModel, timesteps: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:

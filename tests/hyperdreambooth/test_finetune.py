@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model:
         lidb, examples = lidb_of(base_model, subjects), examples_of(base_model, subjects)
         numbers = flatten(lidb).requires_grad_()
         tokens = tokenize(base_model, examples.prompts)
-        losses = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, draws=2)
+        losses = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, CONFIG)
         return torch.autograd.grad(losses.sum(), numbers)[0]
 
     together, alone = gradient([0, 1, 2]), gradient([1])[0]
@@ -74,7 +75,7 @@ def test_finetuning_lowers_the_loss_on_the_face(base_model: BaseModel) -> None:
         examples = examples_of(base_model, [1])
         tokens = tokenize(base_model, examples.prompts)
         with torch.no_grad():
-            return float(subject_losses(base_model, lidb, examples, tokens, draws=64))
+            return float(subject_losses(base_model, lidb, examples, tokens, replace(config, noise_draws=64)))
 
     before, after = loss(lidb_of(base_model, [1])), loss(finetuned(base_model, [1], config))
     assert after < 0.95 * before

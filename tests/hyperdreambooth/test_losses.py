@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hyperdreambooth.diffusion import encode_tokens, load_base_model, tokenize
-from hyperdreambooth.losses import denoising_loss, noise_rates, stratified_timesteps
+from hyperdreambooth.faces import PORTRAIT_TEMPLATE
+from hyperdreambooth.losses import denoising_loss, head_weights, noise_rates, stratified_timesteps
 from tests.hyperdreambooth.conftest import CPU, write_tiny_folder
 
 
@@ -40,3 +41,14 @@ def test_stratified_timesteps_cover_the_schedule() -> None:
     assert (draws // 250 == torch.arange(4)).all()
     # One uniform place a draw: the mean of 2 000 timesteps is within 5 standard errors of the middle.
     assert abs(draws.float().mean().item() - 499.5) < 5 * 72.2 / 500**0.5
+
+
+def test_the_head_counts_and_its_surroundings_hardly_do() -> None:
+    weights = head_weights(torch.zeros(1, 4, 64, 48), background=0.1)
+    assert weights.shape == (64, 48)
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights[32, 24] / weights[0, 0] == pytest.approx(10)
+    # Eyes, nose and mouth of every aligned portrait are inside.
+    places = (torch.from_numpy(PORTRAIT_TEMPLATE) * torch.tensor([48, 64])).long()
+    assert all(weights[row, column] == weights.max() for column, row in places.tolist())
+    assert (head_weights(torch.zeros(1, 4, 8, 8), background=1.0) == 1).all()
