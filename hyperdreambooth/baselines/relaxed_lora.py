@@ -56,7 +56,7 @@ def relaxed_lora(
     everybody = torch.ones(prediction.subjects, dtype=torch.bool, device=numbers.device)
     for step in range(1, config.steps + 1):
         deltas = RelaxedLora(prediction, _factors(numbers, prediction, config.rank), subject)
-        loss = subject_losses(base_model, deltas, examples, tokens, draws=config.noise_draws).sum()
+        loss = subject_losses(base_model, deltas, examples, tokens, config).sum()
         gradient = clip_each(torch.autograd.grad(loss, numbers)[0], config.clip_norm)
         optimizer.step(gradient, learning_rate=learning_rate(step, config), active=everybody)
     return RelaxedLora(prediction, _factors(numbers.detach(), prediction, config.rank), subject)
