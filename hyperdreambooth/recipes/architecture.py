@@ -39,9 +39,9 @@ PERSONALIZATION = PersonalizeConfig(
     identifier=IDENTIFIER,
     class_noun=CLASS_NOUN,
     instance_prompt="a photo of a {subject}",
-    min_face_pixels=32,
+    min_face_pixels=24,
     lidb=LiDBConfig(a=48, b=24),
-    finetune=FinetuneConfig(learning_rate=4e-3),
+    finetune=FinetuneConfig(learning_rate=1e-2),
     sample=SampleConfig(steps=25, guidance=2.5),
 )
 

@@ -41,10 +41,10 @@ class EvaluateConfig:
     folder: Path = Path("hyperdreambooth/mini")
     work: Path = Path("runs/mini")
     people: int = 16  # a multiple of GROUP
-    photos: int = 96
-    styled: int = 12  # pictures of each style
+    photos: int = 48
+    styled: int = 6  # pictures of each style
     pictures_each: int = 2  # of each personalised person, with different seeds
-    probe_people: int = 150  # whose renders the style probe is fitted on
+    probe_people: int = 100  # whose renders the style probe is fitted on
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class MiniConfig:
     vae_minutes: float = 24
     base_minutes: float = 54
     face_encoder_minutes: float = 8
-    hypernetwork_minutes: float = 17
+    hypernetwork_minutes: float = 27
     decoder_minutes: float = 6
     evaluation: evaluate.EvaluateConfig = field(default_factory=evaluate.EvaluateConfig)
 

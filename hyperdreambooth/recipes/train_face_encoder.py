@@ -93,7 +93,8 @@ def main(config: FaceEncoderConfig) -> None:
             checkpoint.save(budget.state())
     held_out = torch.from_numpy(np.flatnonzero(people < config.held_out))
     with torch.no_grad():
-        explained = 1 - functional.mse_loss(reader(to_pixels(faces[held_out])), numbers[held_out]).item()
+        error = functional.mse_loss(reader(to_pixels(faces[held_out])), numbers[held_out])
+        explained = 1 - (error / numbers[held_out].square().mean()).item()
     say(f"face encoder  explains {explained:.0%} of what unseen people differ in")
     save_file({name: tensor.contiguous() for name, tensor in reader.encoder.state_dict().items()}, config.folder / FILE)
 
