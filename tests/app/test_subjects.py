@@ -88,8 +88,8 @@ async def test_a_request_without_a_photo_is_pointed_at(client: httpx.AsyncClient
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/photo")
 
 
-async def test_json_is_no_photo(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/subjects", json={"consent": "self"})
+async def test_text_is_no_photo(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/subjects", content=b"me", headers={"Content-Type": "text/plain"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
