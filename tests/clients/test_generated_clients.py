@@ -69,7 +69,7 @@ def test_typescript_types_are_generated_and_compile(document: Path, typescript_t
         capture_output=True,
         text=True,
     )
-    said = made.stdout + made.stderr
+    said = f"{made.stdout!s}{made.stderr!s}"
     assert made.returncode == 0, said
     assert "warn" not in said.lower(), said
     compiler = str(typescript_tools / "typescript" / "bin" / "tsc")
