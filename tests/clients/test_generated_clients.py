@@ -32,7 +32,7 @@ def python_generator() -> Path:
     script = TOOLS / "python" / "bin" / "openapi-python-client"
     if not script.exists():
         subprocess.run([sys.executable, "-m", "venv", TOOLS / "python"], check=True)
-        pip = [TOOLS / "python" / "bin" / "python", "-m", "pip", "install", "--quiet", PYTHON_GENERATOR]
+        pip = [str(TOOLS / "python" / "bin" / "python"), "-m", "pip", "install", "--quiet", PYTHON_GENERATOR]
         subprocess.run(pip, check=True)
     return script
 
@@ -48,7 +48,7 @@ def typescript_tools() -> Path:
 
 def test_a_python_client_is_generated_without_warnings(document: Path, python_generator: Path, tmp_path: Path) -> None:
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where it finds ruff
-    command = [python_generator, "generate", "--path", document, "--output-path", tmp_path / "client"]
+    command = [str(python_generator), "generate", "--path", str(document), "--output-path", str(tmp_path / "client")]
     made = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": here}, timeout=120
     )
