@@ -55,7 +55,8 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     """Within the block, each sample of a batch sees its own subject's weights:  y = W x + up^T down x.
 
     `subject_of_sample` [B] says whose sample each one is; a batch of k B samples (the halves of classifier-free
-    guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject.
+    guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
+    doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
     """
     targets = target_layers(base_model.unet, base_model.text_encoder)
     hooks = []
