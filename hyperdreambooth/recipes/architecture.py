@@ -41,7 +41,7 @@ PERSONALIZATION = PersonalizeConfig(
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
     lidb=LiDBConfig(a=48, b=24),
-    finetune=FinetuneConfig(learning_rate=1e-2),
+    finetune=FinetuneConfig(learning_rate=6e-3),
     sample=SampleConfig(steps=25, guidance=2.5),
 )
 

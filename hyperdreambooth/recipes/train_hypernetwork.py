@@ -212,7 +212,9 @@ def draw_sheet(base_model: BaseModel, hypernetwork: Hypernetwork, held_out: Peop
     is_photo = people.styles[0] == STYLES.index(Style.PHOTO)
     first, *_, last = is_photo.nonzero()[:, 0].tolist()
     sheet = [picture for view in (first, last) for picture in decode_latents(base_model, people.latents[:, view])]
-    with attach(base_model, hypernetwork(people.references[:, 0].float() / 127.5 - 1)):
+    prediction = hypernetwork(people.references[:, 0].float() / 127.5 - 1)
+    # Guidance doubles the batch: the halves repeat the people, they don't continue them.
+    with attach(base_model, prediction, subject_of_sample=torch.arange(SHEET_PEOPLE)):
         for row, style in enumerate(SHEET_STYLES):
             seeds = range(100 * row, 100 * row + SHEET_PEOPLE)
             prompts = [STYLE_PHRASES[style][0].format("a [V] face")] * SHEET_PEOPLE
