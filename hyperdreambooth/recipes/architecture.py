@@ -179,6 +179,9 @@ def export_network(network: Network, folder: Path) -> None:
         old.unlink()
     # Rounded in a copy: the network in hand may still be in training.
     copy.deepcopy(network).half().save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("_name_or_path", None)  # where it lay while it was made concerns nobody
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _model_index() -> dict[str, object]:
