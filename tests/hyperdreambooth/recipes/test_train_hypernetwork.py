@@ -95,7 +95,7 @@ def test_the_hypernetwork_learns_and_the_base_model_does_not(
         torch.autograd.backward(loss)
         adam.step()
         losses.append(loss.item())
-    assert min(losses[-5:]) < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert all(torch.equal(before[name], tensor) for name, tensor in base_model.unet.state_dict().items())
 
 
