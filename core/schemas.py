@@ -50,3 +50,5 @@ class GenerateParams(Params):
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | None = None
+    width: int | None = None  # pixels; None is the base model's own resolution
+    height: int | None = None
