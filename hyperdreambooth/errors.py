@@ -19,13 +19,14 @@ class Diverged(PersonalizeError):
 
 
 class FaceError(PersonalizeError):
-    """The photo is refused. `boxes` are the faces that were found, largest first."""
+    """A photo is refused. `boxes` are the faces that were found, largest first; `photo` is its place among several."""
 
     code: ClassVar[str] = "face_error"
 
     def __init__(self, message: str, *, boxes: Sequence[Box] = ()) -> None:
         super().__init__(message)
         self.boxes = tuple(boxes)
+        self.photo = 0
 
 
 class NoFace(FaceError):

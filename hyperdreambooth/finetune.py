@@ -26,9 +26,19 @@ OnFinetuneStep = Callable[[int, int], Sequence[bool] | None]
 class Examples:
     """What a batch of subjects is finetuned on."""
 
-    latents: Tensor  # [S, c, h, w]: each subject's face
+    latents: Tensor  # [P, c, h, w]: the faces, subject after subject
     prompts: Sequence[str]  # "a photo of a [V] face"
     generators: Sequence[torch.Generator]  # each subject's own, on the CPU
+    photo_counts: Sequence[int] = ()  # of each subject; one each if empty
+
+    def chosen(self, *, draws: int, step: int) -> Tensor:
+        """Which face each noise draw of a step looks at: [S * draws].
+
+        A subject's photos take turns within a step, and from step to step at each part of the schedule.
+        """
+        counts = torch.tensor(self.photo_counts or [1] * len(self.prompts))
+        turns = (torch.arange(draws) + step) % counts[:, None]
+        return (turns + (counts.cumsum(0) - counts)[:, None]).flatten().to(self.latents.device)
 
 
 def fast_finetune(
@@ -45,7 +55,7 @@ def fast_finetune(
     optimizer = SubjectwiseAdam(numbers)
     active = torch.ones(lidb.subjects, dtype=torch.bool, device=numbers.device)
     for step in range(1, config.steps + 1):
-        loss = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, config).sum()
+        loss = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, config, step=step).sum()
         (gradient,) = torch.autograd.grad(loss, numbers)
         gradient = clip_each(gradient, config.clip_norm)
         optimizer.step(gradient, learning_rate=learning_rate(step, config), active=active)
@@ -58,10 +68,17 @@ def fast_finetune(
 
 
 def subject_losses(
-    base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, config: FinetuneConfig
+    base_model: BaseModel,
+    deltas: Deltas,
+    examples: Examples,
+    tokens: Tensor,
+    config: FinetuneConfig,
+    *,
+    step: int = 0,
 ) -> Tensor:
     """The denoising loss of each subject, averaged over its own noise draws: [S]."""
-    latents, generators, draws = examples.latents, examples.generators, config.noise_draws
+    generators, draws = examples.generators, config.noise_draws
+    latents = examples.latents.index_select(0, examples.chosen(draws=draws, step=step))
     timestep_count = base_model.scheduler.config.num_train_timesteps
     timesteps = torch.cat([stratified_timesteps(draws, timestep_count, generator) for generator in generators])
     shape = (draws, *latents.shape[1:])
@@ -70,7 +87,7 @@ def subject_losses(
         embeddings = encode_tokens(base_model, tokens).repeat_interleave(draws, dim=0)
         losses = denoising_loss(
             base_model,
-            latents.repeat_interleave(draws, dim=0),
+            latents,
             embeddings,
             timesteps=timesteps.to(latents.device),
             noise=noise,

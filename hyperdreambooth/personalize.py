@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Phase(StrEnum):
     FINETUNING = "finetuning"
 
 
-# Phase, steps done, steps in all; may answer, for each photo, whether it is still wanted.
+# Phase, steps done, steps in all; may answer, for each subject, whether it is still wanted.
 OnProgress = Callable[[Phase, int, int], Sequence[bool] | None]
 
 
@@ -72,40 +73,42 @@ def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.d
 
 
 def personalize(
-    photos: Sequence[Image.Image],
+    photos: Sequence[Sequence[Image.Image]],
     networks: Networks,
     config: PersonalizeConfig,
     *,
     seeds: Sequence[int],
     on_progress: OnProgress | None = None,
 ) -> list[Adapter | PersonalizeError]:
-    """A batch of photos to adapters. What is wrong with one photo is its own result and concerns no other."""
+    """One or more photos of each subject to its adapter. What is wrong with one subject's photos is its own result."""
     report = on_progress or (lambda phase, step, total: None)
-    portraits: list[Image.Image | FaceError] = []
-    for photo in photos:
-        report(Phase.VALIDATING, len(portraits), len(photos))
-        portraits.append(_portrait(photo, networks, config))
+    portraits: list[list[Image.Image] | FaceError] = []
+    seen, total = 0, sum(map(len, photos))
+    for own_photos in photos:
+        report(Phase.VALIDATING, seen, total)
+        portraits.append(_portraits(own_photos, networks, config))
+        seen += len(own_photos)
     accepted = [index for index, portrait in enumerate(portraits) if not isinstance(portrait, FaceError)]
 
     def report_accepted(phase: Phase, step: int, total: int) -> Sequence[bool] | None:
         wanted = report(phase, step, total)
         return None if wanted is None else [wanted[index] for index in accepted]
 
-    faces = [portrait for portrait in portraits if not isinstance(portrait, FaceError)]
+    faces = [own_faces for own_faces in portraits if not isinstance(own_faces, FaceError)]
     own_seeds = [seeds[index] for index in accepted]
     outcomes = iter(personalize_faces(faces, networks, config, seeds=own_seeds, report=report_accepted))
     return [portrait if isinstance(portrait, FaceError) else next(outcomes) for portrait in portraits]
 
 
 def personalize_faces(
-    faces: Sequence[Image.Image],
+    faces: Sequence[Sequence[Image.Image]],
     networks: Networks,
     config: PersonalizeConfig,
     *,
     seeds: Sequence[int],
     report: OnProgress,
 ) -> list[Adapter | Diverged]:
-    """HyperDreamBooth, section 4, on aligned faces: predict, relax the rank, finetune, pack."""
+    """HyperDreamBooth, section 4, on each subject's aligned faces: predict, relax the rank, finetune, pack."""
     if not faces:
         return []
     report(Phase.PREDICTING, 0, 1)
@@ -114,7 +117,8 @@ def personalize_faces(
     prediction = predict(networks, faces)
     lidb = relax_rank(prediction, finetune.rank, generators, std=finetune.new_rank_std)
     prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
-    examples = Examples(encode_images(networks.base_model, faces), prompts, generators)
+    latents = encode_images(networks.base_model, list(chain(*faces)))
+    examples = Examples(latents, prompts, generators, photo_counts=list(map(len, faces)))
     lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
     return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
 
@@ -141,13 +145,22 @@ def generate(
 
 
 @torch.no_grad()
-def predict(networks: Networks, faces: Sequence[Image.Image]) -> LiDB:
-    """The first guess at rank 1: the hypernetwork's, or the shared start where there is none."""
+def predict(networks: Networks, faces: Sequence[Sequence[Image.Image]]) -> LiDB:
+    """The first guess at rank 1: the hypernetwork's, or the shared start where there is none.
+
+    Several photos of a subject are averaged train matrix by train matrix. All predictions are differences from one
+    start, so neither a sign nor a scale can cancel between two of them, and ΔW of the mean is nearly the mean of ΔW.
+    """
     if networks.hypernetwork is None:
         return shared_start(networks.basis, subjects=len(faces))
-    pixels = image_tensor(faces, size=networks.hypernetwork.config.image_size)
-    prediction: LiDB = networks.hypernetwork(pixels.to(networks.basis.device, networks.basis.dtype))
-    return prediction
+    pixels = image_tensor(list(chain(*faces)), size=networks.hypernetwork.config.image_size)
+    predictions: LiDB = networks.hypernetwork(pixels.to(networks.basis.device, networks.basis.dtype))
+    counts = list(map(len, faces))
+    a_train, b_train = (
+        torch.stack([own.mean(dim=0) for own in trains.split(counts)])
+        for trains in (predictions.a_train, predictions.b_train)
+    )
+    return LiDB(networks.basis, a_train, b_train)
 
 
 def pack(
@@ -190,10 +203,17 @@ def unpack(networks: Networks, adapters: Sequence[Adapter]) -> LiDB:
     return LiDB(basis, a_train, stacked([adapter.b_train for adapter in adapters]))
 
 
-def _portrait(photo: Image.Image, networks: Networks, config: PersonalizeConfig) -> Image.Image | FaceError:
-    """The aligned face, or what is wrong with the photo, as a value: one bad photo must not end the batch."""
-    size = networks.base_model.resolution
-    try:
-        return align_face(photo, networks.face_detector, size=size, min_face_pixels=config.min_face_pixels)
-    except FaceError as error:
-        return error
+def _portraits(
+    photos: Sequence[Image.Image], networks: Networks, config: PersonalizeConfig
+) -> list[Image.Image] | FaceError:
+    """The aligned faces, or what is wrong with the first bad photo, as a value: it must not end the batch."""
+    assert photos, "a subject without a photo"
+    size, portraits = networks.base_model.resolution, []
+    for index, photo in enumerate(photos):
+        try:
+            face = align_face(photo, networks.face_detector, size=size, min_face_pixels=config.min_face_pixels)
+        except FaceError as error:
+            error.photo = index
+            return error
+        portraits.append(face)
+    return portraits

@@ -101,7 +101,7 @@ class Engine:
             networks = replace(networks, hypernetwork=None, hypernetwork_hash=None)
         with memory_watched():
             outcomes = personalize(
-                [request.photo for request in requests],
+                [request.photos for request in requests],
                 networks,
                 networks.config,
                 seeds=[request.seed for request in requests],

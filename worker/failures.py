@@ -65,9 +65,8 @@ def classify(error: BaseException) -> Failure:
     match error:
         case FaceError():
             boxes = [[round(side) for side in box] for box in error.boxes]
-            return Failure(
-                code=FailureCode(error.code), detail=str(error), status=JobStatus.REJECTED, extra={"boxes": boxes}
-            )
+            extra = {"boxes": boxes, "photo": error.photo}
+            return Failure(code=FailureCode(error.code), detail=str(error), status=JobStatus.REJECTED, extra=extra)
         case PromptTooLong():
             return Failure(code=FailureCode.PROMPT_TOO_LONG, detail=str(error), status=JobStatus.REJECTED)
         case AdapterError():

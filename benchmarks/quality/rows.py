@@ -102,7 +102,7 @@ def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
 def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Personalized:
     example, config = bench.example(person), bench.networks.config
     examples = Examples(example.latents, [config.fill_prompt(config.instance_prompt)], [example.generator])
-    prediction = predict(bench.networks, [person.portrait])
+    prediction = predict(bench.networks, [[person.portrait]])
     return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
 
 

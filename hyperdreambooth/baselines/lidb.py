@@ -35,7 +35,7 @@ class AttachedAdapter:
 def hyperdreambooth(networks: Networks, face: Image.Image, finetune: FinetuneConfig, *, seed: int) -> AttachedAdapter:
     """Prediction (where there is a hypernetwork), relaxation, finetuning. No steps: the prediction alone."""
     config = replace(networks.config, finetune=finetune, finetune_from_start=finetune)
-    (outcome,) = personalize_faces([face], networks, config, seeds=[seed], report=lambda phase, step, total: None)
+    (outcome,) = personalize_faces([[face]], networks, config, seeds=[seed], report=lambda phase, step, total: None)
     if isinstance(outcome, Exception):
         raise outcome
     return AttachedAdapter(networks, outcome)

@@ -130,9 +130,8 @@ def identity_figures(
     figures["renders of strangers, cosine"] = float(np.mean(strangers(targets)))
     sheet = [*selfies, *others]
     for name, wishes in rows(networks.config).items():
-        adapters = [
-            a for a in personalize(selfies, networks, wishes, seeds=range(len(selfies))) if isinstance(a, Adapter)
-        ]
+        outcomes = personalize([[selfie] for selfie in selfies], networks, wishes, seeds=range(len(selfies)))
+        adapters = [outcome for outcome in outcomes if isinstance(outcome, Adapter)]
         assert len(adapters) == len(selfies), "a rendered selfie was refused"
         drawn = []
         for number in range(config.pictures_each):

@@ -52,6 +52,27 @@ def test_a_batch_gives_each_subject_what_it_gets_alone(base_model_double: BaseMo
         assert torch.linalg.vector_norm(together[row] - alone) <= 1e-9 * torch.linalg.vector_norm(alone)
 
 
+def test_a_batch_with_several_photos_each_gives_each_subject_what_it_gets_alone(base_model_double: BaseModel) -> None:
+    photos = examples_of(base_model_double, [0, 1, 2]).latents
+    latents, counts = torch.cat([photos, photos[:1]]), [3, 1]
+    examples = replace(examples_of(base_model_double, [0, 1]), latents=latents, photo_counts=counts)
+    together = flatten(fast_finetune(base_model_double, lidb_of(base_model_double, [0, 1]), examples, CONFIG))
+    own = replace(examples_of(base_model_double, [0]), latents=photos, photo_counts=[3])
+    alone = flatten(fast_finetune(base_model_double, lidb_of(base_model_double, [0]), own, CONFIG))
+    torch.testing.assert_close(together[0], alone[0], rtol=1e-9, atol=1e-12)
+    own = replace(examples_of(base_model_double, [1]), latents=photos[:1])
+    alone = flatten(fast_finetune(base_model_double, lidb_of(base_model_double, [1]), own, CONFIG))
+    torch.testing.assert_close(together[1], alone[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("photos", [2, 3, 4, 5])
+def test_photos_take_turns_at_each_part_of_the_schedule(base_model: BaseModel, photos: int) -> None:
+    examples = replace(examples_of(base_model, [0, 1]), photo_counts=[photos, 1])
+    chosen = torch.stack([examples.chosen(draws=4, step=step) for step in range(photos)])
+    assert all(sorted(turns) == list(range(photos)) for turns in chosen.T[:4].tolist())
+    assert (chosen[:, 4:] == photos).all()
+
+
 def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model: BaseModel) -> None:
     def gradient(subjects: list[int]) -> torch.Tensor:
         lidb, examples = lidb_of(base_model, subjects), examples_of(base_model, subjects)

@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.errors import Diverged, NoFace, WrongBaseModel
-from hyperdreambooth.personalize import Networks, Phase, generate, personalize, unpack
+from hyperdreambooth.personalize import Networks, Phase, generate, personalize, predict, unpack
 
 SAMPLE = SampleConfig(steps=3, guidance=2.0)
 
 
 def personalized(networks: Networks, photos: Sequence[Image.Image], seeds: Sequence[int]) -> list[Adapter]:
-    results = personalize(photos, networks, networks.config, seeds=seeds)
+    results = personalize([[photo] for photo in photos], networks, networks.config, seeds=seeds)
     assert all(isinstance(result, Adapter) for result in results), results
     return [result for result in results if isinstance(result, Adapter)]
 
@@ -29,7 +29,7 @@ def test_the_same_photo_and_seed_give_the_same_bytes(tiny_networks: Networks, ph
 def test_a_photo_without_a_face_harms_no_neighbour(tiny_networks: Networks, photo: Image.Image) -> None:
     coffee = Image.fromarray(skimage.data.coffee())
     first, refused, last = personalize(
-        [photo, coffee, ImageOps.mirror(photo)], tiny_networks, tiny_networks.config, seeds=[1, 2, 3]
+        [[photo], [coffee], [ImageOps.mirror(photo)]], tiny_networks, tiny_networks.config, seeds=[1, 2, 3]
     )
     assert isinstance(refused, NoFace)
     assert isinstance(first, Adapter)
@@ -43,7 +43,7 @@ def test_a_photo_without_a_face_harms_no_neighbour(tiny_networks: Networks, phot
 def test_photos_that_are_all_refused_cost_no_finetuning(tiny_networks: Networks) -> None:
     phases: list[Phase] = []
     results = personalize(
-        [Image.fromarray(skimage.data.coffee())],
+        [[Image.fromarray(skimage.data.coffee())]],
         tiny_networks,
         tiny_networks.config,
         seeds=[1],
@@ -56,7 +56,7 @@ def test_photos_that_are_all_refused_cost_no_finetuning(tiny_networks: Networks)
 def test_progress_is_told_phase_by_phase(tiny_networks: Networks, photo: Image.Image) -> None:
     told: list[tuple[Phase, int, int]] = []
     personalize(
-        [photo],
+        [[photo]],
         tiny_networks,
         tiny_networks.config,
         seeds=[1],
@@ -75,14 +75,47 @@ def test_a_subject_that_is_no_longer_wanted_stops_moving(tiny_networks: Networks
     coffee = Image.fromarray(skimage.data.coffee())
 
     def on_progress(phase: Phase, step: int, total: int) -> list[bool]:
-        return [True, step < 1, True]  # the answer is about photos: the refused one included
+        return [True, step < 1, True]  # the answer is about subjects: the refused one included
 
-    photos, seeds = [coffee, photo, photo], [1, 2, 2]
+    photos, seeds = [[coffee], [photo], [photo]], [1, 2, 2]
     results = personalize(photos, tiny_networks, tiny_networks.config, seeds=seeds, on_progress=on_progress)
     _, stopped, finished = results
     assert isinstance(stopped, Adapter)
     assert isinstance(finished, Adapter)
     assert stopped.to_bytes() != finished.to_bytes()
+
+
+def test_a_bad_photo_among_several_is_named(tiny_networks: Networks, photo: Image.Image) -> None:
+    coffee = Image.fromarray(skimage.data.coffee())
+    refused, made = personalize(
+        [[photo, photo, coffee, coffee], [photo]], tiny_networks, tiny_networks.config, seeds=[1, 2]
+    )
+    assert isinstance(refused, NoFace)
+    assert refused.photo == 2
+    assert isinstance(made, Adapter)
+
+
+def test_the_same_photo_twice_is_one_photo(tiny_networks: Networks, photo: Image.Image) -> None:
+    results = personalize([[photo], [photo, photo]], tiny_networks, tiny_networks.config, seeds=[1, 1])
+    once, twice = (result for result in results if isinstance(result, Adapter))
+    # As between neighbours: what differs is rounding.
+    np.testing.assert_allclose(once.a_train.astype(float), twice.a_train.astype(float), atol=2e-3)
+
+
+def test_every_photo_of_a_subject_counts(tiny_networks: Networks, photo: Image.Image) -> None:
+    mirrored = ImageOps.mirror(photo)
+    results = personalize([[photo], [photo, mirrored], [mirrored]], tiny_networks, tiny_networks.config, seeds=[1] * 3)
+    one, both, other = (result.a_train for result in results if isinstance(result, Adapter))
+    assert np.linalg.norm(both - one) < np.linalg.norm(other - one) > np.linalg.norm(both - other)
+    assert min(np.linalg.norm(both - one), np.linalg.norm(both - other)) > 0.1 * np.linalg.norm(other - one)
+
+
+def test_a_prediction_from_several_photos_is_their_mean(tiny_networks: Networks, photo: Image.Image) -> None:
+    faces = [photo.resize((16, 16)), ImageOps.mirror(photo).resize((16, 16))]
+    one, other = predict(tiny_networks, [[face] for face in faces]).b_train
+    together = predict(tiny_networks, [faces, faces[:1]]).b_train
+    torch.testing.assert_close(together[0], (one + other) / 2)
+    torch.testing.assert_close(together[1], one)
 
 
 def test_an_adapter_says_what_it_was_made_with(tiny_networks: Networks, photo: Image.Image) -> None:
@@ -108,7 +141,7 @@ def test_without_a_hypernetwork_everybody_starts_from_the_shared_start(
 def test_a_finetuning_that_diverges_is_the_subjects_own_failure(tiny_networks: Networks, photo: Image.Image) -> None:
     config = tiny_networks.config
     config = replace(config, finetune=replace(config.finetune, learning_rate=float("inf")))
-    assert isinstance(personalize([photo], tiny_networks, config, seeds=[1])[0], Diverged)
+    assert isinstance(personalize([[photo]], tiny_networks, config, seeds=[1])[0], Diverged)
 
 
 def test_a_picture_depends_on_its_own_adapter_prompt_and_seed_alone(
@@ -125,7 +158,7 @@ def test_adapters_of_different_rank_draw_side_by_side(tiny_networks: Networks, p
     config = tiny_networks.config
     wide = replace(config, finetune=replace(config.finetune, rank=4))
     (narrow,) = personalized(tiny_networks, [photo], [1])
-    (broad,) = (result for result in personalize([photo], tiny_networks, wide, seeds=[1]))
+    (broad,) = (result for result in personalize([[photo]], tiny_networks, wide, seeds=[1]))
     assert isinstance(broad, Adapter)
     lidb = unpack(tiny_networks, [narrow, broad])
     assert lidb.rank == 4

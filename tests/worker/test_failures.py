@@ -10,9 +10,12 @@ from worker.ledger import RanTooLong
 
 @pytest.mark.parametrize("kind", [errors.NoFace, errors.SeveralFaces, errors.FaceTooSmall, errors.Blurred])
 def test_a_photo_that_will_not_do_is_rejected_with_its_reason(kind: type[errors.FaceError]) -> None:
-    failure = classify(kind("words", boxes=[(0.4, 1.6, 2, 3)]))
+    error = kind("words", boxes=[(0.4, 1.6, 2, 3)])
+    error.photo = 1
+    failure = classify(error)
     assert (failure.status, failure.retry) == (JobStatus.REJECTED, False)
-    assert failure.to_json() == {"code": kind.code, "detail": "words", "retryable": False, "boxes": [[0, 2, 2, 3]]}
+    told = {"code": kind.code, "detail": "words", "retryable": False}
+    assert failure.to_json() == {**told, "boxes": [[0, 2, 2, 3]], "photo": 1}
 
 
 @pytest.mark.parametrize(

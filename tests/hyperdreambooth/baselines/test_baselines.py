@@ -64,7 +64,7 @@ def _relaxed_lora(networks: Networks, face: Image.Image) -> Personalized:
         [networks.config.fill_prompt(PROMPT)],
         [torch.Generator().manual_seed(0)],
     )
-    prediction = predict(networks, [face])
+    prediction = predict(networks, [[face]])
     subject = networks.config.subject
     return relaxed_lora(networks.base_model, prediction, examples, FINETUNE, subject=subject)
 
@@ -165,7 +165,7 @@ def test_the_same_seed_trains_the_same_weights(tiny_networks: Networks, face: Im
 
 
 def test_a_relaxed_lora_starts_as_the_prediction(tiny_networks: Networks, face: Image.Image) -> None:
-    prediction = predict(tiny_networks, [face])
+    prediction = predict(tiny_networks, [[face]])
     examples = Examples(torch.zeros(1, 4, 8, 8), ["a face"], [torch.Generator().manual_seed(0)])
     fresh = relaxed_lora(
         tiny_networks.base_model, prediction, examples, FinetuneConfig(steps=0, rank=3), subject="[V] face"
@@ -182,7 +182,7 @@ def test_an_identifier_of_several_tokens_is_refused(base_model: BaseModel) -> No
 
 
 def test_other_passes_are_undone(tiny_networks: Networks, face: Image.Image) -> None:
-    trained = predict(tiny_networks, [face]).a_train
+    trained = predict(tiny_networks, [[face]]).a_train
     with refinement_passes(tiny_networks, 1) as networks:
-        assert not torch.equal(predict(networks, [face]).a_train, trained)
-    assert torch.equal(predict(tiny_networks, [face]).a_train, trained)
+        assert not torch.equal(predict(networks, [[face]]).a_train, trained)
+    assert torch.equal(predict(tiny_networks, [[face]]).a_train, trained)
