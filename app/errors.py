@@ -1,5 +1,7 @@
 """From an error to `application/problem+json` (RFC 9457): the only place that renders one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -131,6 +133,17 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
 async def _database_lost(request: Request, error: Exception) -> JSONResponse:
     log.warning("database.unreachable", error=str(error.orig if isinstance(error, DBAPIError) else error))
     return problem_response(request.scope, Unavailable("The database is not reachable.", retry_after=RETRY_SECONDS))
+
+
+@contextmanager
+def pointing_at(pointer: str) -> Iterator[None]:
+    """A refusal inside is about this part of the request."""
+    try:
+        yield
+    except AppError as error:
+        if error.status < 500:
+            error.extra.setdefault("errors", [{"pointer": pointer, "detail": error.detail}])
+        raise
 
 
 def field_errors(errors: list[Any] | Any) -> list[dict[str, str]]:  # noqa: ANN401 - Pydantic's own shape

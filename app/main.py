@@ -26,9 +26,10 @@ from app.middleware import BodyLimit, RequestContext
 from app.openapi import openapi_document
 from app.parts import make_parts, running
 from core.logs import configure_logs
+from core.schemas import MAX_PHOTOS
 from core.settings import Settings
 
-# What a multipart body needs beside its photo, and more than any JSON body needs.
+# What a multipart body needs beside its photos, and more than any JSON body needs.
 SMALL_BODY_BYTES = 100_000
 ROUTERS: tuple[APIRouter, ...] = (
     app.uploads.endpoints.router,
@@ -69,7 +70,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service.include_router(router)
     add_error_responses(service)
     service.add_middleware(
-        BodyLimit, photo_bytes=settings.max_photo_bytes + SMALL_BODY_BYTES, other_bytes=SMALL_BODY_BYTES
+        BodyLimit,
+        form_bytes=MAX_PHOTOS * settings.max_photo_bytes + SMALL_BODY_BYTES,
+        other_bytes=SMALL_BODY_BYTES,
     )
     service.add_middleware(RequestContext, metrics=parts.metrics)
     service.openapi = lambda: openapi_document(service)  # type: ignore[method-assign]

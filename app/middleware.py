@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import problem_response
 from app.request_metrics import RequestMetrics
-from core.errors import AppError, BodyTooLarge, PhotoTooLarge
+from core.errors import AppError, BodyTooLarge
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -82,18 +82,18 @@ def traceparent(headers: Headers) -> str:
 class BodyLimit:
     """Refuse a body that is too large: by its announced length at once, else while it streams in."""
 
-    def __init__(self, app: ASGIApp, *, photo_bytes: int, other_bytes: int) -> None:
-        self.app, self.photo_bytes, self.other_bytes = app, photo_bytes, other_bytes
+    def __init__(self, app: ASGIApp, *, form_bytes: int, other_bytes: int) -> None:
+        self.app, self.form_bytes, self.other_bytes = app, form_bytes, other_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        takes_photos = scope["path"] == "/v1/subjects"
-        limit = self.photo_bytes if takes_photos else self.other_bytes
-        error = PhotoTooLarge if takes_photos else BodyTooLarge
-        refusal = error(f"The body of this request may have {limit:,} bytes.")
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        is_form = headers.get("content-type", "").lower().startswith("multipart/")
+        limit = self.form_bytes if is_form and scope["path"] == "/v1/subjects" else self.other_bytes
+        refusal = BodyTooLarge(f"The body of this request may have {limit:,} bytes.")
+        announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
             await problem_response(scope, refusal)(scope, receive, send)
             return

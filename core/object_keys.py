@@ -2,15 +2,17 @@
 
 from uuid import UUID
 
+SUBJECTS, UPLOADS = "subjects/", "uploads/"
+
 
 def subject_prefix(subject_id: UUID) -> str:
     """Everything of a subject."""
-    return f"subjects/{subject_id}/"
+    return f"{SUBJECTS}{subject_id}/"
 
 
-def photo_key(subject_id: UUID) -> str:
-    """The re-encoded photo, without metadata; its content type says PNG or JPEG."""
-    return f"{subject_prefix(subject_id)}photo"
+def photo_key(subject_id: UUID, position: int = 0) -> str:
+    """A re-encoded photo, without metadata; its content type says PNG or JPEG."""
+    return f"{subject_prefix(subject_id)}photos/{position}"
 
 
 def adapter_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
@@ -28,11 +30,11 @@ def generation_prefix(subject_id: UUID, generation_id: UUID) -> str:
     return f"{subject_prefix(subject_id)}generations/{generation_id}/"
 
 
-def picture_key(subject_id: UUID, generation_id: UUID, attempt: int, position: int) -> str:
+def picture_key(subject_id: UUID, generation_id: UUID, attempt: int, position: int, suffix: str = ".png") -> str:
     """One picture of one attempt."""
-    return f"{generation_prefix(subject_id, generation_id)}{attempt}/{position:03d}.png"
+    return f"{generation_prefix(subject_id, generation_id)}{attempt}/{position:03d}{suffix}"
 
 
 def upload_key(upload_id: UUID) -> str:
     """The bytes as a phone sent them, until a subject takes them."""
-    return f"uploads/{upload_id}"
+    return f"{UPLOADS}{upload_id}"

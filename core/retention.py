@@ -6,9 +6,10 @@ from uuid import UUID
 from sqlalchemy import Delete, Select, Update, delete, exists, func, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from core.lifecycle import FINAL, JobKind, JobStatus
+from core.lifecycle import FINAL, JobKind
 from core.tables import (
     Adapter,
+    ApiKey,
     ErasureReceipt,
     Export,
     GeneratedImage,
@@ -25,20 +26,20 @@ NOW = func.now()
 AT_ONCE = 500  # rows in one sweep: the rest waits for the next
 
 
-def photos_due(subject_id: UUID | None = None) -> Select[UUID, str | None]:
+def photos_due(subject_id: UUID | None = None) -> Select[UUID, list[str]]:
     """Photos that no job needs any more and that nobody asked to keep."""
     needed = exists().where(Job.subject_id == Subject.id, Job.kind == JobKind.PERSONALIZE, Job.status.not_in(FINAL))
     statement = (
-        select(Subject.id, Subject.photo_key)
-        .where(Subject.photo_key.is_not(None), Subject.keep_photo.is_(False), ~needed)
+        select(Subject.id, Subject.photo_keys)
+        .where(Subject.photo_keys != [], Subject.keep_photo.is_(False), ~needed)
         .limit(AT_ONCE)
     )
     return statement if subject_id is None else statement.where(Subject.id == subject_id)
 
 
-def forget_photo(subject_id: UUID, photo_key: str) -> Update:
-    """Its object is gone."""
-    return update(Subject).where(Subject.id == subject_id, Subject.photo_key == photo_key).values(photo_key=None)
+def forget_photos(subject_id: UUID) -> Update:
+    """Their objects are gone."""
+    return update(Subject).where(Subject.id == subject_id).values(photo_keys=[])
 
 
 def uploads_due() -> Select[UUID]:
@@ -90,6 +91,11 @@ def delete_old_idempotency_records() -> Delete:
     return delete(IdempotencyRecord).where(IdempotencyRecord.expires_at < NOW)
 
 
+def delete_expired_tokens() -> Delete:
+    """Phones' tokens that no longer work. Keys of backends stay: `hdb keys list` shows what became of them."""
+    return delete(ApiKey).where(ApiKey.one_subject, ApiKey.expires_at < NOW)
+
+
 def delete_old_deliveries(*, older_than: timedelta) -> Delete:
     """Messages that were sent, or given up, long ago."""
     return delete(WebhookDelivery).where(
@@ -100,24 +106,6 @@ def delete_old_deliveries(*, older_than: timedelta) -> Delete:
 def delete_silent_workers(*, silent_for: timedelta) -> Delete:
     """Processes that ended without saying so."""
     return delete(WorkerProcess).where(WorkerProcess.seen_at < NOW - silent_for)
-
-
-def cancel_queued_of(subject_id: UUID, *, but: UUID) -> Update:
-    """Nobody has them yet: they end here."""
-    return (
-        update(Job)
-        .where(Job.subject_id == subject_id, Job.id != but, Job.status == JobStatus.QUEUED)
-        .values(status=JobStatus.CANCELED, cancel_requested=True, finished_at=NOW)
-    )
-
-
-def request_cancel_of(subject_id: UUID, *, but: UUID) -> Update:
-    """Workers have them: they look at this between steps."""
-    return (
-        update(Job)
-        .where(Job.subject_id == subject_id, Job.id != but, Job.status == JobStatus.RUNNING)
-        .values(cancel_requested=True)
-    )
 
 
 def hide_subject(subject_id: UUID) -> Update:
@@ -139,7 +127,7 @@ def erase_rows(subject_id: UUID) -> tuple[Delete | Update, ...]:
         update(Job).where(Job.subject_id == subject_id).values(params={}, client_reference=None, error=None),
         update(Subject)
         .where(Subject.id == subject_id)
-        .values(name=None, client_reference=None, photo_key=None, adapter_id=None),
+        .values(name=None, client_reference=None, photo_keys=[], adapter_id=None),
     )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_IMAGES = 16
+MAX_PHOTOS = 8
 MAX_PROMPT_CHARACTERS = 1000
 
 
@@ -17,6 +18,24 @@ class Method(StrEnum):
     LIDB = "lidb"
 
 
+class PictureFormat(StrEnum):
+    """As what a generation's pictures are stored."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def content_type(self) -> str:
+        """What the bucket says that the file is."""
+        return f"image/{self.value}"
+
+    @property
+    def suffix(self) -> str:
+        """How such a file's name ends."""
+        return ".jpg" if self is PictureFormat.JPEG else f".{self.value}"
+
+
 class Params(BaseModel):
     """Unknown fields are a bug of ours: they fail loudly."""
 
@@ -24,7 +43,7 @@ class Params(BaseModel):
 
 
 class PersonalizeParams(Params):
-    """One photo to one adapter."""
+    """A person's photos to one adapter."""
 
     method: Method = Method.AUTO
 
@@ -50,5 +69,6 @@ class GenerateParams(Params):
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | None = None
+    format: PictureFormat = PictureFormat.PNG
     width: int | None = None  # pixels; None is the base model's own resolution
     height: int | None = None

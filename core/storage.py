@@ -75,6 +75,16 @@ class ObjectStore:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (entry["Key"] for entry in page.get("Contents", ()))
 
+    def children(self, prefix: str, *, after: str, limit: int) -> list[str]:
+        """Names of the objects and folders right under a prefix, in order, beginning behind that name."""
+        with _translated(prefix):
+            found = self._client.list_objects_v2(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/", StartAfter=f"{prefix}{after}", MaxKeys=limit
+            )
+        keys = [entry["Key"] for entry in found.get("Contents", ())]
+        folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", ())]
+        return sorted({key.removeprefix(prefix).strip("/") for key in (*keys, *folders)} - {"", after})
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is gone already is fine."""
         with _translated(key):
@@ -87,11 +97,11 @@ class ObjectStore:
             self.delete(key)
         return len(keys)
 
-    def link(self, key: str) -> str:
-        """A presigned address that works for a few minutes. Never stored, never logged."""
-        return self._signer.generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self._link_seconds
-        )
+    def link(self, key: str, *, filename: str) -> str:
+        """A presigned address that works for a few minutes: never stored, never logged. Who saves it gets that name."""
+        disposition = f'inline; filename="{filename}"'
+        where = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
+        return self._signer.generate_presigned_url("get_object", Params=where, ExpiresIn=self._link_seconds)
 
     def upload_form(self, key: str, *, content_type: str, max_bytes: int, expires_seconds: int) -> UploadForm:
         """A presigned POST: this key, a picture, not more than so many bytes."""

@@ -17,6 +17,7 @@ from sqlalchemy.types import String
 
 from core.ids import new_id
 from core.lifecycle import JobKind, JobStatus, Phase
+from core.schemas import PictureFormat
 
 NOW = func.now()
 NO_JSON = text("'{}'::jsonb")
@@ -45,6 +46,7 @@ class Table(DeclarativeBase):
         JobStatus: closed_set(JobStatus),
         JobKind: closed_set(JobKind),
         Phase: closed_set(Phase),
+        PictureFormat: closed_set(PictureFormat),
     }
 
 
@@ -101,7 +103,8 @@ class Subject(Table):
     base_model: Mapped[str]
     client_reference: Mapped[str | None]
     keep_photo: Mapped[bool]
-    photo_key: Mapped[str | None]
+    # Where its photos lie; empty once they are deleted.
+    photo_keys: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
     adapter_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     erased_at: Mapped[datetime | None]
@@ -250,6 +253,7 @@ class GeneratedImage(Table):
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
+    format: Mapped[PictureFormat] = mapped_column(default=PictureFormat.PNG, server_default="png")
     verdict: Mapped[str]
 
     __table_args__ = (UniqueConstraint("generation_id", "position"),)

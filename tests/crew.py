@@ -51,8 +51,7 @@ class Crew:
         """A queued job, as the API leaves it before it rings."""
         with self.sessions.begin() as session:
             subject = make_subject(session)
-            assert subject.photo_key is not None
-            self.store.put(subject.photo_key, photo or photo_bytes(), content_type="image/png")
+            self.store.put(subject.photo_keys[0], photo or photo_bytes(), content_type="image/png")
             return make_job(session, subject, **{"base_model": self.settings.model_name} | fields)
 
     def read(self, job: Job) -> Job:

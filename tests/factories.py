@@ -35,7 +35,7 @@ def make_subject(session: Session, account: Account | None = None, **fields: obj
         "account_id": (account or make_account(session)).id,
         "base_model": BASE_MODEL,
         "keep_photo": False,
-        "photo_key": photo_key(subject_id),
+        "photo_keys": [photo_key(subject_id)],
     }
     subject = Subject(**defaults | fields)
     session.add(subject)

@@ -61,7 +61,8 @@ class FakeEngine:
 
 def fake_adapter(request: PersonalizeRequest) -> bytes:
     """What the engine makes of a photo: a function of it and the seed alone."""
-    return hashlib.sha256(request.photo.tobytes() + request.seed.to_bytes(8, "big", signed=True)).digest()
+    pixels = b"".join(photo.tobytes() for photo in request.photos)
+    return hashlib.sha256(pixels + request.seed.to_bytes(8, "big", signed=True)).digest()
 
 
 def _pictures(request: GenerateRequest) -> list[Picture]:

@@ -1,6 +1,7 @@
 """Jobs of kind `erase`: everything of a subject goes, objects and rows, and a receipt says so."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func
@@ -9,7 +10,9 @@ from sqlalchemy.orm import Session
 from core.database import Sessions
 from core.lifecycle import JobKind, Phase
 from core.object_keys import subject_prefix
-from core.retention import cancel_queued_of, complete_receipt, erase_rows, hide_subject, request_cancel_of
+from core.retention import complete_receipt, erase_rows, hide_subject
+from core.settings import Settings
+from core.statements import cancel_queued_of, request_cancel_of
 from core.storage import ObjectStore
 from core.tables import ErasureReceipt, Job
 from worker.attempts import OnStep
@@ -21,16 +24,17 @@ class Erasure:
 
     kind = JobKind.ERASE
 
-    def __init__(self, sessions: Sessions, store: ObjectStore) -> None:
+    def __init__(self, sessions: Sessions, store: ObjectStore, settings: Settings) -> None:
         self._sessions, self._store = sessions, store
+        self._keep = timedelta(days=settings.job_days)
 
     def fetch(self, job: Job) -> UUID:
         """Stop whatever else is done with the person, and refuse its results from here on."""
         assert job.subject_id is not None
         with self._sessions.begin() as session:
             session.execute(hide_subject(job.subject_id))
-            session.execute(cancel_queued_of(job.subject_id, but=job.id))
-            session.execute(request_cancel_of(job.subject_id, but=job.id))
+            session.execute(cancel_queued_of(job.subject_id, keep=self._keep))
+            session.execute(request_cancel_of(job.subject_id))
         return job.subject_id
 
     def run(self, inputs: Sequence[UUID], on_step: OnStep) -> Sequence[UUID | Exception]:

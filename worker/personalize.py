@@ -1,4 +1,4 @@
-"""Jobs of kind `personalize`: a photo's bytes in, an adapter's bytes out, for a batch of subjects. No torch here."""
+"""Jobs of kind `personalize`: photos' bytes in, an adapter's bytes out, for a batch of subjects. No torch here."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from core.database import Sessions
 from core.ids import new_id
 from core.lifecycle import JobKind
 from core.object_keys import adapter_key
-from core.retention import forget_photo, photos_due
+from core.retention import forget_photos, photos_due
 from core.schemas import Method, PersonalizeParams
 from core.statements import point_subject_at
 from core.storage import ObjectMissing, ObjectStore
@@ -30,7 +30,7 @@ ADAPTER_TYPE = "application/octet-stream"
 class PersonalizeRequest:
     """What one subject's adapter is made from."""
 
-    photo: Image.Image
+    photos: tuple[Image.Image, ...]
     seed: int
     method: Method
 
@@ -51,16 +51,15 @@ class Personalization:
         self._engine, self._sessions, self._store = engine, sessions, store
 
     def fetch(self, job: Job) -> PersonalizeRequest:
-        """The subject's photo. The API has decoded and re-encoded it, so it is one."""
+        """The subject's photos. The API has decoded and re-encoded them, so that is what they are."""
         with self._sessions() as session:
             subject = session.get_one(Subject, job.subject_id)
         if subject.erased_at is not None:
             raise SubjectErased
-        if subject.photo_key is None:
-            raise ObjectMissing("the photo was deleted")
-        photo = Image.open(io.BytesIO(self._store.get(subject.photo_key)))
-        photo.load()
-        return PersonalizeRequest(photo, job.seed, PersonalizeParams.model_validate(job.params).method)
+        if not subject.photo_keys:
+            raise ObjectMissing("the photos were deleted")
+        photos = tuple(opened(self._store.get(key)) for key in subject.photo_keys)
+        return PersonalizeRequest(photos, job.seed, PersonalizeParams.model_validate(job.params).method)
 
     def run(self, inputs: Sequence[PersonalizeRequest], on_step: OnStep) -> Sequence[bytes | Exception]:
         """The engine's part."""
@@ -90,18 +89,25 @@ class Personalization:
         return record
 
     def clean_up(self, job: Job) -> None:
-        """The selfie goes as soon as its job has ended, unless the caller asked to keep it."""
+        """The selfies go as soon as their job has ended, unless the caller asked to keep them."""
         assert job.subject_id is not None
         delete_photos(self._sessions, self._store, subject_id=job.subject_id)
+
+
+def opened(content: bytes) -> Image.Image:
+    """A stored photo."""
+    photo = Image.open(io.BytesIO(content))
+    photo.load()
+    return photo
 
 
 def delete_photos(sessions: Sessions, store: ObjectStore, *, subject_id: UUID | None = None) -> int:
     """Delete the photos that no job needs and nobody asked to keep: of one subject, or of all."""
     with sessions() as session:
         due = session.execute(photos_due(subject_id)).all()
-    for owner, key in due:
-        assert key is not None, owner
-        store.delete(key)
+    for owner, keys in due:
+        for key in keys:
+            store.delete(key)
         with sessions.begin() as session:
-            session.execute(forget_photo(owner, key))
+            session.execute(forget_photos(owner))
     return len(due)

@@ -1,9 +1,7 @@
 """What one process of a pool holds: its connections, its networks, its works. Made once, when the process starts."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -19,12 +17,11 @@ from worker.erase import Erasure
 from worker.exports import Exporting
 from worker.generate import Generating, Painter
 from worker.ledger import Ledger
+from worker.parent import StopFile
 from worker.personalize import Personalization, Personalizer
 from worker.presence import Presence, Serves, State
 from worker.sweeper import Sweeper
 from worker.webhooks import deliver_due
-
-STOP_POLL_SECONDS = 0.1
 
 log = structlog.get_logger()
 
@@ -40,32 +37,15 @@ class Engine(Personalizer, Painter, Protocol):
 LoadEngine = Callable[[Settings], Engine]
 
 
-class StopFile:
-    """How the parent tells its pool that the end is near: signals reach the parent alone."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def is_set(self) -> bool:
-        """Is this process to hand back what it has?"""
-        return self._path.exists()
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, but not past the end."""
-        until = time.monotonic() + seconds
-        while not self.is_set() and time.monotonic() < until:
-            time.sleep(min(STOP_POLL_SECONDS, seconds))
-
-
 class Process:
     """A GPU process or a housekeeping process."""
 
-    def __init__(self, settings: Settings, role: WorkerRole, *, stop_file: Path, load_engine: LoadEngine) -> None:
+    def __init__(self, settings: Settings, role: WorkerRole, *, stop: StopFile, load_engine: LoadEngine) -> None:
         self._settings, self._role, self._load_engine = settings, role, load_engine
         self._connections, self._store = make_engine(settings), ObjectStore(settings)
         self._sessions = make_sessions(self._connections)
         self.presence = Presence(self._sessions, role)
-        self._stop = StopFile(stop_file)
+        self._stop = stop
         self._ledger = Ledger(self._sessions, settings, name=self.presence.name)
         self._limits = Limits(settings, is_stopping=self._stop.is_set, wait=self._stop.wait)
         self._batches: Mapping[JobKind, Batches[Any, Any]] = {}
@@ -76,6 +56,10 @@ class Process:
         if self._role is WorkerRole.GPU:
             self.presence.begin()
         self._load()
+
+    def is_loading_in_vain(self) -> bool:
+        """Told to stop before the networks came: nothing was claimed, so there is nothing to wait for."""
+        return not self._batches and self._stop.is_set()
 
     def close(self) -> None:
         """Leave in good order."""
@@ -126,7 +110,7 @@ class Process:
                 return works, engine.serves
             case WorkerRole.HOUSEKEEPING:
                 exporting = Exporting(self._sessions, self._store, self._settings)
-                return (Erasure(self._sessions, self._store), exporting), Serves()
+                return (Erasure(self._sessions, self._store, self._settings), exporting), Serves()
 
 
 def find_loader(name: str) -> LoadEngine:

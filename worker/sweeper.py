@@ -18,6 +18,7 @@ from core.settings import Settings
 from core.statements import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, report_alive, requeue_lost_jobs
 from core.storage import ObjectStore, StorageUnavailable
 from worker.failures import Failure
+from worker.orphans import PLACES, Orphans
 from worker.personalize import delete_photos
 from worker.presence import State
 
@@ -42,6 +43,7 @@ class Sweeper:
         self._name, self._ring = f"housekeeping@{socket.gethostname()}", ring
         self._keep = timedelta(days=settings.job_days)
         self._may_judge_at = 0.0
+        self._orphans = [Orphans(sessions, store, place) for place in PLACES]
 
     def sweep(self) -> None:
         """Every step, whatever becomes of the others."""
@@ -55,6 +57,7 @@ class Sweeper:
             self._delete_uploads,
             self._delete_exports,
             self._delete_generations,
+            self._delete_orphans,
             self._verify_erasures,
         )
         for step in steps:
@@ -103,6 +106,7 @@ class Sweeper:
         with self._sessions.begin() as session:
             session.execute(retention.delete_old_jobs())
             session.execute(retention.delete_old_idempotency_records())
+            session.execute(retention.delete_expired_tokens())
             session.execute(retention.delete_old_deliveries(older_than=self._keep))
             session.execute(retention.delete_silent_workers(silent_for=FORGET_WORKERS_AFTER))
 
@@ -133,6 +137,10 @@ class Sweeper:
             with self._sessions.begin() as session:
                 for statement in retention.delete_generation(generation.id):
                     session.execute(statement)
+
+    def _delete_orphans(self) -> None:
+        for orphans in self._orphans:
+            orphans.delete_some()
 
     def _verify_erasures(self) -> None:
         after = timedelta(seconds=self._settings.max_running_seconds) + LEASES_BEFORE_VERIFYING * self._settings.lease

@@ -7,13 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.jobs.schemas import JobRead
 from app.links import generation_path, job_path, subject_path
-from app.subjects.schemas import MAX_DEADLINE_SECONDS, ShortText
+from app.subjects.schemas import MAX_DEADLINE_SECONDS
+from app.texts import ShortText
 from core.ids import GENERATION, IMAGE, SUBJECT, encode_id
 from core.lifecycle import JobStatus
-from core.schemas import MAX_IMAGES
+from core.schemas import MAX_IMAGES, PictureFormat
 from core.tables import GeneratedImage, Generation, Job
 
 MAX_SEED = 2**32 - 1
+MIN_SIDE, MAX_SIDE, SIDE_STEP = 64, 1024, 8  # pixels; every Stable Diffusion's autoencoder halves three times
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=SIDE_STEP)]
 Prompt = Annotated[str, Field(min_length=1, description="`{subject}` stands for the person; put in front when absent.")]
 
 
@@ -34,6 +37,9 @@ class NewGeneration(BaseModel):
     )
     steps: int | None = Field(None, ge=1, le=150)
     guidance: float | None = Field(None, ge=1, le=30)
+    width: Side | None = Field(None, description="Pixels, a multiple of 8; the base model's own if absent.")
+    height: Side | None = Field(None, description="The same; a model draws up to twice its own size in a direction.")
+    format: PictureFormat = Field(PictureFormat.PNG, description="As what the pictures are stored.")
     deadline_seconds: int | None = Field(None, ge=1, le=MAX_DEADLINE_SECONDS)
     client_reference: ShortText | None = None
 
@@ -61,7 +67,8 @@ class ImageRead(BaseModel):
     seed: int
     width: int
     height: int
-    size: int
+    size: int = Field(description="Bytes.")
+    format: PictureFormat
     verdict: str = Field(description="`ok`, or `no_face` when no face was found in the picture.")
     url: str = Field(description="Works for a few minutes; read the generation again for a fresh one.")
 
@@ -102,6 +109,7 @@ def image_read(image: GeneratedImage, url: str) -> ImageRead:
         width=image.width,
         height=image.height,
         size=image.size,
+        format=image.format,
         verdict=image.verdict,
         url=url,
     )

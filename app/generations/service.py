@@ -20,6 +20,7 @@ from app.parts import Parts
 from app.subjects.service import load_subject
 from app.unit_of_work import UnitOfWork
 from core.errors import NotFound, SubjectNotReady
+from core.ids import IMAGE, encode_id
 from core.lifecycle import JobKind
 from core.prompts import clean_prompt, clean_subject_prompt
 from core.schemas import GenerateParams, PictureRequest
@@ -63,6 +64,9 @@ def picture_requests(request: NewGeneration) -> GenerateParams:
         negative_prompt=clean_prompt(request.negative_prompt),
         steps=request.steps,
         guidance=request.guidance,
+        format=request.format,
+        width=request.width,
+        height=request.height,
     )
 
 
@@ -140,11 +144,15 @@ async def describe(session: AsyncSession, store: ObjectStore, generations: list[
     return await to_thread.run_sync(
         lambda: [
             generation_read(
-                each, by_id[each.job_id], [image_read(image, store.link(image.object_key)) for image in images[each.id]]
+                each, by_id[each.job_id], [image_read(image, _link(store, image)) for image in images[each.id]]
             )
             for each in generations
         ]
     )
+
+
+def _link(store: ObjectStore, image: GeneratedImage) -> str:
+    return store.link(image.object_key, filename=f"{encode_id(IMAGE, image.id)}{image.format.suffix}")
 
 
 async def delete_generation(session: AsyncSession, caller: Caller, generation_id: UUID, *, keep: timedelta) -> None:

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from app.errors import problem_type
+from app.errors import FieldError, problem_type
 from app.jobs.forecast import Pace, coarse, eta_seconds, fraction, queue_seconds
 from app.links import generation_path, job_path, subject_path, weights_path
 from core.errors import FAILURE_TITLES, FailureCode
@@ -32,13 +32,13 @@ class Progress(BaseModel):
 class JobProblem(BaseModel):
     """Why a job has no result; `code` is stable, `type` is a page about it."""
 
-    model_config = ConfigDict(extra="allow")
-
     type: str
     title: str
     detail: str
     code: FailureCode
     retryable: bool = Field(description="A new job with the same input may succeed.")
+    errors: list[FieldError] = Field(description="Which photo of several it is about: `#/photo/0` is the first.")
+    boxes: list[list[int]] = Field(description="The faces that were found: x, y, width, height in the photo's pixels.")
 
 
 class Receipt(BaseModel):
@@ -156,10 +156,19 @@ def receipt_read(receipt: ErasureReceipt) -> Receipt:
 
 
 def _problem(error: dict[str, Any]) -> JobProblem:
-    """What the worker noted, with title and page; whatever else it noted (boxes of faces) is passed on."""
+    """What the worker noted, with title and page."""
     code = FailureCode(error["code"])
-    known = {"title": FAILURE_TITLES[code], "detail": FAILURE_TITLES[code], "retryable": False}
-    return JobProblem.model_validate({"type": problem_type(code), **known, **error})
+    detail = error.get("detail", FAILURE_TITLES[code])
+    photo = error.get("photo")
+    return JobProblem(
+        type=problem_type(code),
+        title=FAILURE_TITLES[code],
+        detail=detail,
+        code=code,
+        retryable=error.get("retryable", False),
+        errors=[] if photo is None else [FieldError(pointer=f"#/photo/{photo}", detail=detail)],
+        boxes=error.get("boxes", []),
+    )
 
 
 def _links(job: Job, generation: Generation | None) -> dict[str, str]:

@@ -25,6 +25,7 @@ from app.paging import PageDep, add_next_link, next_cursor
 from app.subjects import service
 from app.subjects.form import NewSubjectDep
 from app.subjects.schemas import SubjectAndJob, SubjectChange, SubjectList, SubjectRead, request_body
+from app.texts import SearchText
 from core.errors import (
     ConsentRequired,
     IdempotencyInFlight,
@@ -71,7 +72,7 @@ async def create_subject(
     submission: SubmissionDep,
     response: Response,
 ) -> SubjectAndJob:
-    """Upload a photo; personalisation starts in the background. Watch the job that `Location` names."""
+    """Upload photos of one person; personalisation starts in the background. Watch the job that `Location` names."""
     job, replayed = await service.create_subject(parts, uow, caller, new, submission)
     described = await describe_new(parts, uow, caller, job, prefer=submission.prefer)
     response.headers.update(accepted_headers(described, submission.prefer, replayed=replayed))
@@ -88,7 +89,7 @@ async def list_subjects(
     request: Request,
     response: Response,
     *,
-    client_reference: Annotated[str | None, Query(max_length=200)] = None,
+    client_reference: Annotated[SearchText | None, Query()] = None,
 ) -> SubjectList:
     """Subjects, newest first."""
     subjects, ids = await service.list_subjects(session, caller, page, client_reference=client_reference)

@@ -1,68 +1,107 @@
 """Read `POST /v1/subjects`: by hand, so that strangers' bodies are not read and every field is checked."""
 
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request, UploadFile
+from fastapi import Depends, Request
 from pydantic import ValidationError
-from starlette.datastructures import FormData
-from starlette.datastructures import UploadFile as FormFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.dependencies import SubjectWriterDep, typed_id
-from app.errors import field_errors
+from app.dependencies import PartsDep, SubjectWriterDep, typed_id
+from app.errors import field_errors, pointing_at
 from app.idempotency import fingerprint
 from app.subjects.schemas import SubjectFields, UploadedSubject
-from core.errors import ConsentRequired, InvalidRequest, UnsupportedMediaType
+from core.errors import ConsentRequired, InvalidRequest, PhotoTooLarge, UnsupportedMediaType
 from core.ids import UPLOAD
+from core.schemas import MAX_PHOTOS
 
 MAX_FIELDS = 20
+CHUNK_BYTES = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NewSubject:
-    """A photo, or where it was uploaded to, and what the caller says about it."""
+    """Photos, or where they were uploaded to, and what the caller says about them."""
 
-    photo: bytes | UUID
+    photos: Mapping[str, UploadFile | UUID]  # by what to point at when one can't be used
     fields: SubjectFields
+    sha256: str  # the same for the same request
 
-    @property
-    def sha256(self) -> str:
-        """The same for the same request."""
-        photo = self.photo.bytes if isinstance(self.photo, UUID) else self.photo
-        return fingerprint(b"subject", photo, self.fields.model_dump_json().encode())
+    def uploads(self) -> list[tuple[str, UUID]]:
+        """Those that were uploaded before."""
+        return [(pointer, sent) for pointer, sent in self.photos.items() if isinstance(sent, UUID)]
 
 
-async def new_subject(request: Request, caller: SubjectWriterDep) -> NewSubject:
-    """The request's body. The caller is known by now."""
+async def new_subject(request: Request, caller: SubjectWriterDep, parts: PartsDep) -> AsyncIterator[NewSubject]:
+    """The request's body. The caller is known by now; photos stay in files until the answer has been given."""
     content_type = request.headers.get("content-type", "").lower()
     if content_type.startswith("application/json"):
-        return _from_json(await request.body())
-    if not content_type.startswith("multipart/form-data"):
+        yield _from_json(await request.body())
+    elif content_type.startswith("multipart/form-data"):
+        async with _form(request, max_photo_bytes=parts.settings.max_photo_bytes) as form:
+            yield await _from_form(form)
+    else:
         raise UnsupportedMediaType("Send multipart/form-data with a part `photo`, or JSON with `upload_ids`.")
-    async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
-        return NewSubject(photo=await _photo(form), fields=_fields(form))
-
-
-def _from_json(body: bytes) -> NewSubject:
-    try:
-        asked = UploadedSubject.model_validate_json(body)
-    except ValidationError as error:
-        if any(found["loc"] == ("consent",) and found["type"] == "missing" for found in error.errors()):
-            raise ConsentRequired from None
-        raise InvalidRequest(errors=field_errors(error.errors(include_url=False))) from None
-    fields = SubjectFields.model_validate(asked.model_dump(exclude={"upload_ids"}))
-    return NewSubject(photo=typed_id(UPLOAD, asked.upload_ids[0]), fields=fields)
 
 
 NewSubjectDep = Annotated[NewSubject, Depends(new_subject)]
 
 
-async def _photo(form: FormData) -> bytes:
-    photo = form.get("photo")
-    if not isinstance(photo, (FormFile, UploadFile)):
+class PhotoForm(MultiPartParser):
+    """A form whose files are photos: each is cut off as soon as it is too large."""
+
+    max_photo_bytes: int
+    _taken = 0
+
+    def on_part_begin(self) -> None:
+        """Count anew."""
+        super().on_part_begin()
+        self._taken = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take some bytes of a part."""
+        self._taken += end - start
+        if self._taken > self.max_photo_bytes:
+            raise PhotoTooLarge(f"A photo has at most {self.max_photo_bytes:,} bytes.")
+        super().on_part_data(data, start, end)
+
+
+@asynccontextmanager
+async def _form(request: Request, *, max_photo_bytes: int) -> AsyncIterator[FormData]:
+    async with aclosing(request.stream()) as stream:
+        parser = PhotoForm(request.headers, stream, max_files=MAX_PHOTOS, max_fields=MAX_FIELDS)
+        parser.max_photo_bytes = max_photo_bytes
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise InvalidRequest(errors=[{"pointer": "#", "detail": error.message}]) from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _from_form(form: FormData) -> NewSubject:
+    sent = form.getlist("photo")
+    photos = {f"#/photo/{index}": part for index, part in enumerate(sent) if isinstance(part, UploadFile)}
+    if not sent or len(photos) < len(sent):
         raise InvalidRequest(errors=[{"pointer": "#/photo", "detail": "A file is required"}])
-    return await photo.read()
+    fields = _fields(form)
+    digests = [await _digest(photo) for photo in photos.values()]
+    return NewSubject(photos=photos, fields=fields, sha256=_sha256(digests, fields))
+
+
+async def _digest(photo: UploadFile) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := await photo.read(CHUNK_BYTES):
+        digest.update(chunk)
+    await photo.seek(0)
+    return digest.digest()
 
 
 def _fields(form: FormData) -> SubjectFields:
@@ -76,3 +115,24 @@ def _fields(form: FormData) -> SubjectFields:
         return SubjectFields.model_validate(dict(given))
     except ValidationError as error:
         raise InvalidRequest(errors=field_errors(error.errors(include_url=False))) from None
+
+
+def _from_json(body: bytes) -> NewSubject:
+    try:
+        asked = UploadedSubject.model_validate_json(body)
+    except ValidationError as error:
+        if any(found["loc"] == ("consent",) and found["type"] == "missing" for found in error.errors()):
+            raise ConsentRequired from None
+        raise InvalidRequest(errors=field_errors(error.errors(include_url=False))) from None
+    fields = SubjectFields.model_validate(asked.model_dump(exclude={"upload_ids"}))
+    uploads = {}
+    for index, given in enumerate(asked.upload_ids):
+        pointer = f"#/upload_ids/{index}"
+        with pointing_at(pointer):
+            uploads[pointer] = typed_id(UPLOAD, given)
+    digest = _sha256([upload_id.bytes for upload_id in uploads.values()], fields)
+    return NewSubject(photos=uploads, fields=fields, sha256=digest)
+
+
+def _sha256(photos: list[bytes], fields: SubjectFields) -> str:
+    return fingerprint(b"subject", *photos, fields.model_dump_json().encode())

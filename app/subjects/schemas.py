@@ -2,18 +2,18 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.jobs.schemas import JobRead
 from app.links import job_path, subject_path, weights_path
+from app.texts import ShortText
 from core.ids import SUBJECT, encode_id
 from core.lifecycle import FINAL, JobStatus
-from core.schemas import Method
+from core.schemas import MAX_PHOTOS, Method
 from core.tables import Adapter, Job, Subject
 
-ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 CONSENT_TEXT = "2026-11"
 MAX_DEADLINE_SECONDS = 86_400
 
@@ -26,7 +26,7 @@ class Consent(StrEnum):
 
 
 class SubjectFields(BaseModel):
-    """The fields beside the photo."""
+    """The fields beside the photos."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ class SubjectFields(BaseModel):
     name: ShortText | None = None
     base_model: ShortText | None = Field(None, description="One of `GET /v1/models`; the deployment's own if absent.")
     method: Method = Method.AUTO
-    keep_photo: bool = Field(False, description="Otherwise the photo is deleted when the job ends.")
+    keep_photo: bool = Field(False, description="Otherwise the photos are deleted when the job ends.")
     deadline_seconds: int | None = Field(
         None, ge=1, le=MAX_DEADLINE_SECONDS, description="A job that has not begun by then expires."
     )
@@ -43,9 +43,22 @@ class SubjectFields(BaseModel):
 
 
 class UploadedSubject(SubjectFields):
-    """The same, for a photo that was uploaded before."""
+    """The same, for photos that were uploaded before."""
 
-    upload_ids: list[str] = Field(min_length=1, max_length=1, description="Of `POST /v1/uploads`.")
+    upload_ids: list[str] = Field(
+        min_length=1,
+        max_length=MAX_PHOTOS,
+        description="Of `POST /v1/uploads`; several photos of one person make a better likeness.",
+        json_schema_extra={"uniqueItems": True},
+    )
+
+    @field_validator("upload_ids")
+    @classmethod
+    def each_once(cls, given: list[str]) -> list[str]:
+        """An upload is one photo."""
+        if len(set(given)) < len(given):
+            raise ValueError("Each upload is one photo: name it once.")
+        return given
 
 
 class SubjectChange(BaseModel):
@@ -81,7 +94,7 @@ class SubjectRead(BaseModel):
     status: SubjectStatus
     base_model: str
     client_reference: str | None
-    photo_kept: bool = Field(description="Whether the photo is in the bucket now.")
+    photo_kept: bool = Field(description="Whether the photos are in the bucket now.")
     weights: WeightsRead | None
     created_at: datetime
     links: dict[str, str]
@@ -112,7 +125,7 @@ def subject_read(subject: Subject, adapter: Adapter | None, job: Job | None) -> 
         status=_status(adapter, job),
         base_model=subject.base_model,
         client_reference=subject.client_reference,
-        photo_kept=subject.photo_key is not None,
+        photo_kept=bool(subject.photo_keys),
         weights=_weights(subject, adapter) if adapter else None,
         created_at=subject.created_at,
         links=links,
@@ -133,8 +146,14 @@ def _weights(subject: Subject, adapter: Adapter) -> WeightsRead:
 
 
 def request_body() -> dict[str, Any]:
-    """The request body of `POST /v1/subjects` for the OpenAPI document: the fields and the photo."""
-    photo = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, HEIC or AVIF; at most 20 MB."}
+    """The request body of `POST /v1/subjects` for the OpenAPI document: the fields and the photos."""
+    photo = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "minItems": 1,
+        "maxItems": MAX_PHOTOS,
+        "description": "One file or several, of one person: JPEG, PNG, WebP, HEIC or AVIF; at most 20 MB each.",
+    }
     schema = SubjectFields.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs")
     schema["properties"] = {"photo": photo, **schema["properties"]}

@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from anyio import to_thread
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.admission import admit
 from app.auth import Caller
 from app.dependencies import Submission
+from app.errors import pointing_at
 from app.idempotency import earlier_job, remember_job, replayable
 from app.paging import PageRequest
 from app.parts import Parts
@@ -41,29 +43,35 @@ async def create_subject(
     base_model = request.fields.base_model or parts.settings.model_name
     await admit(uow.session, parts.settings, caller, base_model, method=request.fields.method)
     await uow.session.close()  # no connection is held while the photo is decoded
-    photo = await _read_photo(parts, caller, request)
+    photos = await _read_photos(parts, caller, request)
     if replay:
         await replay.lock(uow.session)
         if job := await earlier_job(uow.session, replay):
             return job, True
-    if isinstance(request.photo, UUID):
-        await use_upload(uow.session, request.photo)
-    subject = await _add_subject(parts, uow, caller, request.fields, photo, base_model)
+    for pointer, upload_id in request.uploads():
+        with pointing_at(pointer):
+            await use_upload(uow.session, upload_id)
+    subject = await _add_subject(parts, uow, caller, request.fields, photos, base_model)
     job = await _add_job(uow, subject, request.fields, submission.traceparent)
     if replay:
         await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
     return job, False
 
 
-async def _read_photo(parts: Parts, caller: Caller, request: NewSubject) -> Photo:
-    sent = await read_upload(parts, caller, request.photo) if isinstance(request.photo, UUID) else request.photo
-    return await to_thread.run_sync(parts.photos.read, sent, limiter=parts.decoding)
+async def _read_photos(parts: Parts, caller: Caller, request: NewSubject) -> list[Photo]:
+    """One after the other: of what was sent, one photo at a time is in memory."""
+    photos = []
+    for pointer, sent in request.photos.items():
+        with pointing_at(pointer):
+            content = await (read_upload(parts, caller, sent) if isinstance(sent, UUID) else sent.read())
+            photos.append(await to_thread.run_sync(parts.photos.read, content, limiter=parts.decoding))
+    return photos
 
 
 async def _add_subject(
-    parts: Parts, uow: UnitOfWork, caller: Caller, fields: SubjectFields, photo: Photo, base_model: str
+    parts: Parts, uow: UnitOfWork, caller: Caller, fields: SubjectFields, photos: list[Photo], base_model: str
 ) -> Subject:
-    """The photo first: an object without a row is swept later, a row without its object would fail."""
+    """The photos first: an object without a row is swept later, a row without its object would fail."""
     subject = Subject(
         id=new_id(),
         account_id=caller.account_id,
@@ -72,11 +80,10 @@ async def _add_subject(
         client_reference=fields.client_reference,
         keep_photo=fields.keep_photo,
     )
-    subject.photo_key = photo_key(subject.id)
+    subject.photo_keys = [photo_key(subject.id, position) for position in range(len(photos))]
     await _bind_token(uow.session, caller, subject.id)
-    await to_thread.run_sync(
-        lambda: parts.store.put(photo_key(subject.id), photo.content, content_type=photo.content_type)
-    )
+    for key, photo in zip(subject.photo_keys, photos, strict=True):
+        await to_thread.run_sync(partial(parts.store.put, key, photo.content, content_type=photo.content_type))
     uow.session.add(subject)
     uow.session.add(
         Consent(

@@ -13,8 +13,10 @@ from app.parts import running
 from core.accounts import Scope, create_account, create_key
 from core.database import Sessions
 from core.settings import Settings
+from core.storage import ObjectStore
 from core.tables import Account
 from tests.factories import make_account
+from tests.worker.conftest import Bench
 
 ALL_SCOPES = [Scope.READ, Scope.SUBJECTS_WRITE, Scope.GENERATIONS_WRITE]
 MakeClient = Callable[..., httpx.AsyncClient]
@@ -68,8 +70,15 @@ def db(sync_sessions: Sessions) -> Iterator[Session]:
         yield session
 
 
-async def submit(client: httpx.AsyncClient, photo: bytes, **given: Any) -> httpx.Response:  # noqa: ANN401 - form fields
-    """POST a photo, as a phone does."""
+@pytest.fixture
+def bench(settings: Settings, sync_sessions: Sessions, store: ObjectStore) -> Bench:
+    """A worker on the same servers, whose engine hashes instead of learning."""
+    return Bench(settings, sync_sessions, store)
+
+
+async def submit(client: httpx.AsyncClient, *photos: bytes, **given: Any) -> httpx.Response:  # noqa: ANN401 - form fields
+    """POST photos, as a phone does."""
     headers = given.pop("headers", {})
     fields = {"consent": "self"} | given
-    return await client.post("/v1/subjects", files={"photo": ("me.jpg", photo)}, data=fields, headers=headers)
+    files = [("photo", (f"{number}.jpg", photo)) for number, photo in enumerate(photos)]
+    return await client.post("/v1/subjects", files=files, data=fields, headers=headers)

@@ -1,14 +1,18 @@
+import io
 from datetime import timedelta
 
 import httpx
 import pytest
+from PIL import Image
 from sqlalchemy.orm import Session
 
+from core.schemas import GenerateParams, PictureFormat
 from core.storage import ObjectStore
 from core.tables import Generation, Job
 from tests.app.conftest import MakeClient, submit
 from tests.app.worker_role import draw, personalize
 from tests.factories import photo_bytes
+from tests.worker.conftest import Bench
 
 
 @pytest.fixture
@@ -53,13 +57,37 @@ async def test_without_a_seed_one_is_drawn(client: httpx.AsyncClient, db: Sessio
 
 
 async def test_options_reach_the_worker(client: httpx.AsyncClient, db: Session, path: str) -> None:
-    await client.post(path, json={"prompt": "a", "seed": 1, "steps": 9, "guidance": 2.5, "negative_prompt": "blur"})
-    assert db.query(Job).filter_by(kind="generate").one().params == {
-        "pictures": [{"prompt": "{subject}, a", "seed": 1}],
-        "steps": 9,
-        "guidance": 2.5,
-        "negative_prompt": "blur",
-    }
+    options = {"steps": 9, "guidance": 2.5, "negative_prompt": "blur", "width": 96, "height": 64, "format": "webp"}
+    await client.post(path, json={"prompt": "a", "seed": 1} | options)
+    params = db.query(Job).filter_by(kind="generate").one().params
+    assert params == {"pictures": [{"prompt": "{subject}, a", "seed": 1}]} | options
+    assert GenerateParams.model_validate(params).format is PictureFormat.WEBP
+
+
+async def test_what_is_not_asked_for_is_the_models_own(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    await client.post(path, json={"prompt": "a"})
+    params = GenerateParams.model_validate(db.query(Job).filter_by(kind="generate").one().params)
+    assert (params.width, params.height, params.steps, params.format) == (None, None, None, PictureFormat.PNG)
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type", "suffix"),
+    [("png", "image/png", "png"), ("jpeg", "image/jpeg", "jpg"), ("webp", "image/webp", "webp")],
+)
+async def test_pictures_come_in_the_format_that_was_asked_for(
+    client: httpx.AsyncClient, bench: Bench, path: str, form: str, content_type: str, suffix: str
+) -> None:
+    asked = (await client.post(path, json={"prompt": "a secret garden", "format": form})).json()
+    bench.generating().run_one("mini")
+    (image,) = (await client.get(asked["generation"]["links"]["self"])).json()["images"]
+    async with httpx.AsyncClient() as phone:
+        saved = await phone.get(image["url"])
+    assert (image["format"], saved.headers["Content-Type"]) == (form, content_type)
+    assert saved.headers["Content-Disposition"] == f'inline; filename="{image["id"]}.{suffix}"'
+    picture = Image.open(io.BytesIO(saved.content))
+    assert (picture.format, picture.size) == (form.upper(), (image["width"], image["height"]))
+    assert b"digitalsourcetype/trainedAlgorithmicMedia" in saved.content
+    assert b"garden" not in saved.content
 
 
 @pytest.mark.parametrize(
@@ -72,6 +100,11 @@ async def test_options_reach_the_worker(client: httpx.AsyncClient, db: Session, 
         ({"prompt": ""}, "#/prompt"),
         ({"prompt": "a", "seed": -1}, "#/seed"),
         ({"prompt": "a", "lora": "x"}, "#/lora"),
+        ({"prompt": "a", "width": 65}, "#/width"),
+        ({"prompt": "a", "width": 56}, "#/width"),
+        ({"prompt": "a", "height": 1032}, "#/height"),
+        ({"prompt": "a", "format": "gif"}, "#/format"),
+        ({"prompt": "a", "client_reference": "a\x00b"}, "#/client_reference"),
     ],
 )
 async def test_a_wrong_field_is_pointed_at(

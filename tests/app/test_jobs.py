@@ -46,11 +46,12 @@ async def test_a_job_that_succeeded_names_what_it_made(
 
 async def test_a_refusal_says_why(client: httpx.AsyncClient, db: Session, path: str) -> None:
     error = {"code": "several_faces", "detail": "two faces", "retryable": False, "boxes": [[1, 2, 3, 4]]}
-    finish(db, claim(db), JobStatus.REJECTED, error=error)
+    finish(db, claim(db), JobStatus.REJECTED, error=error | {"photo": 0})
     answer = await client.get(path)
     assert answer.json()["error"] == error | {
         "type": "/docs/errors/several_faces",
         "title": "There is more than one face in this photo",
+        "errors": [{"pointer": "#/photo/0", "detail": "two faces"}],
     }
     assert "Retry-After" not in answer.headers
     assert (await client.get("/docs/errors/several_faces")).status_code == 200

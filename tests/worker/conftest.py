@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 import pytest
 from sqlalchemy.orm import Session
@@ -13,6 +14,7 @@ from core.tables import Job
 from tests.factories import make_job, make_subject, photo_bytes
 from tests.fakes import FakeEngine
 from worker.attempts import Batches, Limits
+from worker.erase import Erasure
 from worker.generate import GenerateRequest, Generating, Picture
 from worker.ledger import Ledger
 from worker.personalize import Personalization, PersonalizeRequest
@@ -40,12 +42,14 @@ class Bench:
     def generating(self) -> Batches[GenerateRequest, Sequence[Picture]]:
         return Batches(Generating(self.engine, self.sessions, self.store), self.ledger(), self.limits())
 
+    def erasing(self) -> Batches[UUID, UUID]:
+        return Batches(Erasure(self.sessions, self.store, self.settings), self.ledger(), self.limits())
+
     def submit(self, *, colour: tuple[int, int, int] = (9, 9, 9), keep_photo: bool = False, **fields: object) -> Job:
         """A queued job with its photo in the bucket, as the API leaves it."""
         with self.sessions.begin() as session:
             subject = make_subject(session, keep_photo=keep_photo)
-            assert subject.photo_key is not None
-            self.store.put(subject.photo_key, photo_bytes(colour), content_type="image/png")
+            self.store.put(subject.photo_keys[0], photo_bytes(colour), content_type="image/png")
             return make_job(session, subject, **fields)
 
     def read(self, job: Job) -> Job:

@@ -25,7 +25,7 @@ RED, GREEN, BLUE, GREY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (99, 99, 99)
 
 
 def is_colour(request: object, colour: tuple[int, int, int]) -> bool:
-    return isinstance(request, PersonalizeRequest) and request.photo.getpixel((0, 0)) == colour
+    return isinstance(request, PersonalizeRequest) and request.photos[0].getpixel((0, 0)) == colour
 
 
 def subject_of(bench: Bench, job: Job) -> Subject:
@@ -54,7 +54,7 @@ def test_a_photo_becomes_weights(bench: Bench) -> None:
     assert bench.read(job).status == JobStatus.SUCCEEDED
     assert subject_of(bench, job).adapter_id == adapter.id
     content = bench.store.get(adapter.object_key)
-    expected = fake_adapter(PersonalizeRequest(Image.new("RGB", (64, 64), (9, 9, 9)), 7, method=None))  # type: ignore[arg-type]
+    expected = fake_adapter(PersonalizeRequest((Image.new("RGB", (64, 64), (9, 9, 9)),), 7, method=None))  # type: ignore[arg-type]
     assert (content, adapter.size) == (expected, len(expected))
 
 
@@ -78,16 +78,15 @@ def test_a_queue_without_jobs_is_no_work(bench: Bench) -> None:
 @pytest.mark.parametrize("keep_photo", [False, True])
 def test_the_selfie_goes_with_its_job_unless_it_is_to_be_kept(bench: Bench, keep_photo: bool) -> None:
     job = bench.submit(keep_photo=keep_photo)
-    key = subject_of(bench, job).photo_key
-    assert key is not None
+    (key,) = subject_of(bench, job).photo_keys
     bench.personalizing().run_one("mini")
     if keep_photo:
         assert bench.store.get(key)
-        assert subject_of(bench, job).photo_key == key
+        assert subject_of(bench, job).photo_keys == [key]
     else:
         with pytest.raises(ObjectMissing):
             bench.store.get(key)
-        assert subject_of(bench, job).photo_key is None
+        assert subject_of(bench, job).photo_keys == []
 
 
 def test_a_refused_photo_leaves_its_neighbours_alone(bench: Bench) -> None:
@@ -102,6 +101,7 @@ def test_a_refused_photo_leaves_its_neighbours_alone(bench: Bench) -> None:
         "detail": "no face to be seen",
         "retryable": False,
         "boxes": [[1, 2, 3, 4]],
+        "photo": 0,
     }
     assert bench.read(fine).status == JobStatus.SUCCEEDED
     assert bench.engine.batches == [2]
@@ -109,8 +109,7 @@ def test_a_refused_photo_leaves_its_neighbours_alone(bench: Bench) -> None:
 
 def test_a_missing_photo_fails_its_own_job_alone(bench: Bench) -> None:
     lost, fine = bench.submit(), bench.submit()
-    key = subject_of(bench, lost).photo_key
-    assert key is not None
+    key = subject_of(bench, lost).photo_keys[0]
     bench.store.delete(key)
     bench.personalizing().run_one("mini")
     assert bench.read(lost).status == JobStatus.FAILED
@@ -199,7 +198,7 @@ def test_an_attempt_that_lost_its_job_writes_nothing(bench: Bench) -> None:
     now = bench.read(job)
     assert (now.status, now.attempt, now.worker) == (JobStatus.RUNNING, 2, "other")
     assert adapters_of(bench, job) == []
-    assert subject_of(bench, job).photo_key is not None
+    assert subject_of(bench, job).photo_keys
 
 
 def test_a_process_that_is_to_end_hands_its_jobs_back(bench: Bench) -> None:

@@ -33,7 +33,7 @@ def selfie() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def adapter(engine: Engine, selfie: Image.Image) -> bytes:
-    (result,) = engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], going_on)
+    (result,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
     assert isinstance(result, bytes)
     return result
 
@@ -66,7 +66,7 @@ def test_phases_come_in_order_and_one_photo_can_be_refused(engine: Engine, selfi
         return [True, True]
 
     empty = Image.new("RGB", (200, 200), "white")
-    requests = [PersonalizeRequest(empty, 1, Method.AUTO), PersonalizeRequest(selfie, 1, Method.LIDB)]
+    requests = [PersonalizeRequest((empty,), 1, Method.AUTO), PersonalizeRequest((selfie,), 1, Method.LIDB)]
     refused, made = engine.personalize(requests, on_step)
     assert isinstance(refused, NoFace)
     assert isinstance(made, bytes)
@@ -144,8 +144,8 @@ def test_it_ends_where_the_question_raises(engine: Engine, adapter: bytes, selfi
         return [True]
 
     with pytest.raises(Enough):
-        engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], on_step)
+        engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], on_step)
     with pytest.raises(Enough):
         engine.generate([drawing(adapter, "{subject}")], on_step)
-    (again,) = engine.personalize([PersonalizeRequest(selfie, 1, Method.AUTO)], going_on)
+    (again,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
     assert again == adapter

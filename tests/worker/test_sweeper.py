@@ -10,6 +10,7 @@ from core.object_keys import generation_prefix, photo_key, subject_prefix, uploa
 from core.storage import ObjectMissing
 from core.tables import (
     Adapter,
+    ApiKey,
     ErasureReceipt,
     GeneratedImage,
     Generation,
@@ -22,8 +23,7 @@ from core.tables import (
 )
 from tests.factories import in_future, make_account, make_adapter, make_generation, make_job, make_subject
 from tests.worker.conftest import Bench
-from worker.attempts import Batches
-from worker.erase import Erasure
+from tests.worker.test_orphans import HOURS, id_of
 from worker.sweeper import Sweeper
 
 
@@ -113,10 +113,9 @@ def test_photos_go_when_no_job_needs_them(bench: Bench, sweep: Sweeping) -> None
     kept = bench.submit(status=JobStatus.FAILED, keep_photo=True)
     sweep()
     with bench.sessions() as session:
-        photos = [session.get_one(Subject, job.subject_id).photo_key for job in (ended, waiting, kept)]
-    assert photos[0] is None
-    assert None not in photos[1:]
-    assert all(bench.store.get(key) for key in photos[1:] if key)
+        photos = [session.get_one(Subject, job.subject_id).photo_keys for job in (ended, waiting, kept)]
+    assert list(map(len, photos)) == [0, 1, 1]
+    assert all(bench.store.get(key) for keys in photos for key in keys)
     assert ended.subject_id is not None
     with pytest.raises(ObjectMissing):
         bench.store.get(photo_key(ended.subject_id))
@@ -166,6 +165,32 @@ def test_old_rows_go_but_not_the_job_behind_living_weights(bench: Bench, sweep: 
     assert count(bench, IdempotencyRecord) == 0
 
 
+def test_tokens_that_ended_go_and_keys_stay(bench: Bench, sweep: Sweeping) -> None:
+    with bench.sessions.begin() as session:
+        account = make_account(session)
+        for name, one_subject, seconds in (("old", True, -1), ("new", True, 60), ("a backend's", False, -1)):
+            session.add(
+                ApiKey(
+                    account_id=account.id,
+                    sha256=name,
+                    hint=name,
+                    scopes=[],
+                    one_subject=one_subject,
+                    expires_at=in_future(seconds),
+                )
+            )
+    sweep()
+    with bench.sessions() as session:
+        assert set(session.scalars(select(ApiKey.hint))) == {"new", "a backend's"}
+
+
+def test_photos_that_no_row_names_go(bench: Bench, sweep: Sweeping) -> None:
+    lost = id_of(3 * HOURS)
+    bench.store.put(photo_key(lost), b"photo", content_type="image/png")
+    sweep()
+    assert list(bench.store.keys(subject_prefix(lost))) == []
+
+
 def test_uploads_that_nobody_used_go(bench: Bench, sweep: Sweeping) -> None:
     with bench.sessions.begin() as session:
         upload = Upload(account_id=make_account(session).id, expires_at=in_future(-1))
@@ -186,9 +211,10 @@ def test_an_erasure_leaves_nothing_and_looks_twice(bench: Bench, sweep: Sweeping
         busy = make_job(session, subject, status=JobStatus.RUNNING, lease_expires_at=in_future(60))
         job = make_job(session, subject, kind=JobKind.ERASE)
         session.add(ErasureReceipt(account_id=subject.account_id, subject_id=subject.id))
-    assert Batches(Erasure(bench.sessions, bench.store), bench.ledger(), bench.limits()).run_one("mini") == 1
+    assert bench.erasing().run_one("mini") == 1
     assert bench.read(job).status == JobStatus.SUCCEEDED
     assert (bench.read(waiting).status, bench.read(busy).cancel_requested) == (JobStatus.CANCELED, True)
+    assert bench.read(waiting).expires_at is not None
     assert list(bench.store.keys(subject_prefix(subject.id))) == []
     assert [count(bench, table) for table in (Adapter, Generation, GeneratedImage)] == [0, 0, 0]
     assert (bench.read(waiting).params, bench.read(personalized).client_reference) == ({}, None)
@@ -199,7 +225,7 @@ def test_an_erasure_leaves_nothing_and_looks_twice(bench: Bench, sweep: Sweeping
         receipt = session.scalars(select(ErasureReceipt)).one()
         erased = session.get_one(Subject, subject.id)
     assert (receipt.erased_at is None, receipt.verified_at is None, receipt.objects) == (False, False, 2)
-    assert (erased.name, erased.photo_key, erased.adapter_id, erased.erased_at is None) == (None, None, None, False)
+    assert (erased.name, erased.photo_keys, erased.adapter_id, erased.erased_at is None) == (None, [], None, False)
 
 
 def test_after_an_outage_of_the_database_nobody_is_judged_for_a_lease(bench: Bench) -> None:
