@@ -1,4 +1,4 @@
-"""Is this a picture that we accept? If so, the same picture upright, plain RGB and without metadata.
+"""Is this a picture that we accept? If so, the same picture upright, plain sRGB and without metadata.
 
 The order matters: size in bytes, format by its first bytes (never by its label), size in pixels from the header, and
 only then a decoder. `core/photo_reader.py` runs this in a process of its own, with limits.
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pi_heif
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from core.errors import PhotoTooLarge, PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
 
 # Pillow's plug-in for what the first bytes say. HEIF comes from pi-heif, a build that decodes only.
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
+RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC
 LONGEST_SIDE = 4096  # larger photos are shrunk: no face model reads more
 LOSSLESS_PIXELS = 1_000_000  # up to here the stored photo is a PNG, above a fine JPEG
 JPEG_QUALITY = 95
@@ -57,7 +58,7 @@ def normalise(content: bytes, limits: Limits) -> Photo:
     image = _open(content, limits.max_pixels)
     try:
         upright = _upright(image, content)
-        return _encoded(_plain_rgb(upright))
+        return _encoded(_plain_rgb(_in_srgb(upright)))
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, MemoryError) as error:
         # A decoder met damage; Pillow and its plug-ins have no class in common for that.
         raise PhotoUnreadable("the picture could not be decoded") from error
@@ -108,6 +109,25 @@ def _upright(image: Image.Image, content: bytes) -> Image.Image:
     turned_by_the_library = b"irot" in content or b"imir" in content
     method = TRANSPOSE.get(orientation or 1)
     return image if method is None or turned_by_the_library else image.transpose(method)
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The colours that its profile means, in the only space that is left when the profile is dropped."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    if image.mode == "P":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    target = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        meant = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        turned = ImageCms.profileToProfile(
+            image, meant, ImageCms.createProfile("sRGB"), outputMode=target, renderingIntent=RELATIVE
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image  # a broken profile, or one for other pixels than these
+    assert turned is not None
+    return turned
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:

@@ -4,11 +4,13 @@ import io
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from core.errors import PhotoRejected, PhotoTooLarge, PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
 from core.photos import Limits, Photo, normalise
+from tests.core import colour_profiles
 from tests.core import photo_corpus as corpus
 
 LIMITS = Limits(max_bytes=20_000_000, max_pixels=50_000_000)
@@ -75,6 +77,45 @@ def test_every_kind_of_pixel_becomes_plain_rgb(mode: str) -> None:
     lightest = opened(photo).convert("L").getextrema()[1]
     assert isinstance(lightest, (int, float))
     assert lightest > 200
+
+
+def colour_of(photo: Photo) -> tuple[int, ...]:
+    seen = opened(photo).getpixel((5, 5))
+    assert isinstance(seen, tuple)
+    return tuple(int(level) for level in seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_colours_are_what_the_profile_means(kind: str) -> None:
+    red = Image.new("RGB", (64, 64), corpus.RED)
+    photo = normalise(corpus.encoded(red, kind, icc_profile=colour_profiles.RED_MEANS_GREEN), LIMITS)
+    left, green, right = colour_of(photo)
+    assert max(left, right) < 60 < 200 < green
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA"])
+def test_a_profile_holds_for_palettes_and_glass(mode: str) -> None:
+    red = Image.new("RGB", (64, 64), corpus.RED).convert(mode)
+    _, green, _ = colour_of(normalise(corpus.encoded(red, "PNG", icc_profile=colour_profiles.RED_MEANS_GREEN), LIMITS))
+    assert green > 200
+
+
+def test_a_wider_space_is_brought_into_srgb() -> None:
+    skin = (200, 150, 130)
+    sent = corpus.encoded(Image.new("RGB", (64, 64), skin), "PNG", icc_profile=colour_profiles.DISPLAY_P3)
+    from_p3 = np.array([colour_profiles.P3_RED, colour_profiles.P3_GREEN, colour_profiles.P3_BLUE]).T
+    from_srgb = np.array([colour_profiles.RED, colour_profiles.GREEN, colour_profiles.BLUE]).T
+    light = np.linalg.solve(from_srgb, from_p3 @ (np.array(skin) / 255) ** 2.2)
+    expected = (1.055 * light ** (1 / 2.4) - 0.055) * 255  # sRGB's curve (IEC 61966-2-1), above its foot
+    assert abs(expected - skin).max() > 2
+    np.testing.assert_allclose(colour_of(normalise(sent, LIMITS)), expected, atol=1.5)
+
+
+@pytest.mark.parametrize("name", colour_profiles.BROKEN)
+def test_a_broken_profile_is_ignored(name: str) -> None:
+    red = Image.new("RGB", (64, 64), corpus.RED)
+    photo = normalise(corpus.encoded(red, "PNG", icc_profile=colour_profiles.BROKEN[name]), LIMITS)
+    assert colour_of(photo) == corpus.RED
 
 
 def test_transparency_becomes_white() -> None:
