@@ -11,8 +11,8 @@ from cli.process import Child, Part, Place
 from core.settings import Settings
 
 API_STOP_SECONDS = 10
-# A worker finishes its running step, hands its leases back and then leaves.
-WORKER_STOP_SECONDS = 45
+# A worker finishes its running step, hands its leases back and then leaves; it sees to its own deadline.
+WORKER_GRACE_SECONDS = 5
 
 
 class Service(Part):
@@ -50,13 +50,14 @@ def make_services(settings: Settings, ours: Mapping[str, str], logs: Path) -> tu
     env = os.environ | {f"HDB_{name.upper()}": text for name, text in ours.items()}
     return (
         Api(settings, log=logs / "api.log", env=env),
-        _worker("worker", "gpu", logs, env),
-        _worker("housekeeping", "housekeeping", logs, env),
+        _worker("worker", "gpu", settings, logs, env),
+        _worker("housekeeping", "housekeeping", settings, logs, env),
     )
 
 
-def _worker(name: str, role: str, logs: Path, env: Mapping[str, str]) -> Service:
-    return Service(name, "worker.main", role, log=logs / f"{name}.log", env=env, stop_seconds=WORKER_STOP_SECONDS)
+def _worker(name: str, role: str, settings: Settings, logs: Path, env: Mapping[str, str]) -> Service:
+    patience = settings.stop_seconds + WORKER_GRACE_SECONDS
+    return Service(name, "worker.main", role, log=logs / f"{name}.log", env=env, stop_seconds=patience)
 
 
 def local_url(settings: Settings) -> str:

@@ -35,6 +35,7 @@ def configure_queue(settings: Settings) -> Celery:
         result_backend_transport_options=transport,
         visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a broker may be away for longer than a hundred tries
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
@@ -45,6 +46,7 @@ def configure_queue(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_proc_alive_timeout=600,
         worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,  # who can write to the broker can ring bells, and nothing more
     )
     return celery_app
 

@@ -4,11 +4,15 @@ The parent process listens and starts one pool process, a fresh interpreter (CUD
 everything happens: `worker/tasks.py`, then `worker/process.py`, then `worker/attempts.py`.
 """
 
+import os
+import secrets
 import sys
 import tempfile
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
@@ -20,6 +24,7 @@ from core.lifecycle import JobKind, WorkerRole, queue_name
 from core.logs import configure_logs
 from core.queue import DELIVER, HOUSEKEEPING_QUEUE, SWEEP, configure_queue
 from core.settings import Settings
+from worker.parent import StopFile, end_in_time
 
 ENGINE = "worker.engine:load_engine"
 # Neither a long export nor a slow receiver of webhooks may hold up the sweeper.
@@ -33,6 +38,12 @@ class Clock(bootsteps.StartStopStep):
         """What Celery starts and stops."""
         return EmbeddedService(worker.app, thread=True, scheduler_cls=Scheduler)
 
+    def stop(self, worker: Worker) -> None:
+        """Without waiting for the thread: it may be waiting for a broker that never comes."""
+        self.obj.service.stop(wait=False)
+
+    terminate = stop
+
 
 def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engine: str = ENGINE) -> Worker:
     """A worker that is ready to start. Its pool processes read the same environment."""
@@ -43,13 +54,14 @@ def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engi
         hdb_role=role.value,
         hdb_engine=engine,
         hdb_stop_file=str(stop_file),
+        hdb_parent=os.getpid(),
     )
     if role is WorkerRole.HOUSEKEEPING:
         set_clock(app, settings)
     queue = HOUSEKEEPING_QUEUE if role is WorkerRole.HOUSEKEEPING else queue_name(JobKind.GENERATE, settings.model_name)
     worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
     return app.Worker(
-        hostname=f"{role}@%h",
+        hostname=f"{role}.{secrets.token_hex(4)}@%h",  # several GPUs of a host have a worker each
         pool="prefork",
         concurrency=POOL_SIZE[role],
         queues=[queue],
@@ -80,7 +92,9 @@ def main(role: WorkerRole, *, engine: str = ENGINE) -> int:
     # As root Celery fears pickles; we accept JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     with tempfile.TemporaryDirectory(prefix="hdb-worker-") as folder:
-        worker = create_worker(settings, role, stop_file=Path(folder) / "stop", engine=engine)
+        stop_file = Path(folder) / "stop"
+        end_in_time(StopFile(stop_file), settings.stop_seconds, then=partial(rmtree, folder, ignore_errors=True))
+        worker = create_worker(settings, role, stop_file=stop_file, engine=engine)
         worker.start()
         return int(worker.exitcode or 0)
 

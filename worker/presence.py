@@ -1,6 +1,7 @@
 """A thread that says in `worker_processes` that this process lives, what it serves and how it is."""
 
 import os
+import secrets
 import socket
 import threading
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Presence:
     """Reports at once when the state changes, and every few seconds."""
 
     def __init__(self, sessions: Sessions, role: WorkerRole) -> None:
-        self.name = f"{role}@{socket.gethostname()}.{os.getpid()}"
+        # Containers may share a host's name, and a number of processes has few values in each.
+        self.name = f"{role}@{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
         self._sessions, self._role = sessions, role
         self._state, self._serves = State.LOADING, Serves()
         self._changed, self._over = threading.Event(), threading.Event()

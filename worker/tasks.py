@@ -9,6 +9,7 @@ from core.lifecycle import JobKind, WorkerRole
 from core.logs import configure_logs
 from core.queue import BELL, DELIVER, SWEEP, celery_app, configure_queue
 from core.settings import Settings
+from worker.parent import StopFile, leave_with
 from worker.process import Process, find_loader
 
 _opened: list[Process] = []  # at most one: a pool process is a fresh interpreter
@@ -43,13 +44,10 @@ def open_process(**_: object) -> None:
     settings, conf = Settings(), current_app.conf
     configure_logs(settings)
     configure_queue(settings)
-    process = Process(
-        settings,
-        WorkerRole(conf.hdb_role),
-        stop_file=Path(conf.hdb_stop_file),
-        load_engine=find_loader(conf.hdb_engine),
-    )
+    stop = StopFile(Path(conf.hdb_stop_file))
+    process = Process(settings, WorkerRole(conf.hdb_role), stop=stop, load_engine=find_loader(conf.hdb_engine))
     _opened.append(process)
+    leave_with(conf.hdb_parent, told_to_leave=process.is_loading_in_vain, leave=process.close)
     process.open()
 
 

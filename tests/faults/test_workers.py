@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from core.lifecycle import JobKind, JobStatus, WorkerRole
 from core.queue import ring
+from core.settings import Settings
 from core.tables import Adapter, WorkerProcess
 from tests.crew import Crew
 from tests.waiting import eventually
@@ -102,3 +103,18 @@ def test_a_worker_says_what_it_serves_and_says_goodbye(crew: Crew) -> None:
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(90) == 0
     assert reported() == []
+
+
+def test_two_workers_of_one_host_work_side_by_side(settings: Settings, crew: Crew) -> None:
+    crew.settings = settings.model_copy(update={"batch_size": 1})
+    crew.hold(2)
+    crew.start()
+    crew.start()
+    jobs = [crew.submit(), crew.submit()]
+    crew.start(WorkerRole.HOUSEKEEPING)
+    at_work = {crew.at_step(2).pid, crew.at_step(2).pid}
+    with crew.sessions() as session:
+        names = set(session.scalars(select(WorkerProcess.name)))
+    crew.let_go(2)
+    assert [crew.becomes(job, JobStatus.SUCCEEDED).attempt for job in jobs] == [1, 1]
+    assert (len(at_work), len(names)) == (2, 2)

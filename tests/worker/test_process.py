@@ -13,7 +13,8 @@ from tests.factories import make_generation
 from tests.fakes import FakeEngine
 from tests.waiting import eventually
 from tests.worker.conftest import Bench
-from worker.process import Process, StopFile, find_loader
+from worker.parent import StopFile
+from worker.process import Process, find_loader
 
 
 class Loading:
@@ -36,7 +37,7 @@ def loading(bench: Bench) -> Loading:
 
 @pytest.fixture
 def process(bench: Bench, loading: Loading, tmp_path: Path) -> Iterator[Process]:
-    process = Process(bench.settings, WorkerRole.GPU, stop_file=tmp_path / "stop", load_engine=loading)
+    process = Process(bench.settings, WorkerRole.GPU, stop=StopFile(tmp_path / "stop"), load_engine=loading)
     yield process
     process.close()
 
