@@ -1,6 +1,6 @@
 """What endpoints ask for."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -9,10 +9,11 @@ from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import Caller, find_caller
+from app.auth import WHO_ASKS, Caller, caller_of, key_sha256
 from app.parts import Parts
 from app.unit_of_work import UnitOfWork
 from core.accounts import Scope
+from core.database import read_one
 from core.errors import NotFound, Unauthorized
 from core.ids import GENERATION, JOB, SUBJECT, decode_id
 
@@ -26,7 +27,8 @@ bearer = HTTPBearer(
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def get_parts(request: Request) -> Parts:
+# FastAPI runs a dependency that is no coroutine in a thread, which costs more than all that these do.
+async def get_parts(request: Request) -> Parts:
     """What `create_app` made."""
     parts: Parts = request.app.state.parts
     return parts
@@ -37,15 +39,25 @@ PartsDep = Annotated[Parts, Depends(get_parts)]
 
 async def authenticate(request: Request, scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
     """The caller, who has the scopes that the endpoint names and requests left in this minute."""
+    key = await given_key(credentials)
+    caller = caller_of(await read_one(parts.reads, WHO_ASKS, {"key_sha256": key_sha256(key)}))
+    admit(request, parts, [Scope(scope) for scope in scopes.scopes], caller)
+    return caller
+
+
+async def given_key(credentials: Bearer) -> str:
+    """The key as it was sent, for an endpoint that looks it up together with what is asked for."""
     if credentials is None:
         raise Unauthorized("Send `Authorization: Bearer <key>`.")
-    async with parts.sessions() as session:
-        caller = await find_caller(session, credentials.credentials)
+    return credentials.credentials
+
+
+def admit(request: Request, parts: Parts, scopes: Sequence[Scope], caller: Caller) -> None:
+    """Count the request, then see whether the caller may do this."""
     request.state.quota = parts.limiter.quota(caller.key_id)
     parts.limiter.take(request.state.quota)
-    for scope in scopes.scopes:
-        caller.require(Scope(scope))
-    return caller
+    for scope in scopes:
+        caller.require(scope)
 
 
 def caller_with(scope: Scope) -> object:
@@ -55,6 +67,7 @@ def caller_with(scope: Scope) -> object:
 
 CallerDep = Annotated[Caller, Security(authenticate)]
 ReaderDep = Annotated[Caller, caller_with(Scope.READ)]
+ReadKeyDep = Annotated[str, Security(given_key, scopes=[Scope.READ.value])]
 SubjectWriterDep = Annotated[Caller, caller_with(Scope.SUBJECTS_WRITE)]
 GenerationWriterDep = Annotated[Caller, caller_with(Scope.GENERATIONS_WRITE)]
 AdminDep = Annotated[Caller, caller_with(Scope.ADMIN)]
@@ -84,7 +97,7 @@ async def unit_of_work(parts: PartsDep) -> AsyncIterator[UnitOfWork]:
 
 async def read_session(parts: PartsDep) -> AsyncIterator[AsyncSession]:
     """For endpoints that only read."""
-    async with parts.sessions() as session:
+    async with parts.read_sessions() as session:
         yield session
 
 
@@ -116,7 +129,7 @@ class Submission:
     traceparent: str
 
 
-def submission(request: Request, key: IdempotencyKeyDep = None, prefer: PreferDep = None) -> Submission:
+async def submission(request: Request, key: IdempotencyKeyDep = None, prefer: PreferDep = None) -> Submission:
     """From the headers."""
     return Submission(key=key, prefer=prefer, traceparent=request.state.traceparent)
 
@@ -133,17 +146,17 @@ def typed_id(prefix: str, text: str) -> UUID:
     return value
 
 
-def subject_id(subject_id: Annotated[str, Path(examples=["sub_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+async def subject_id(subject_id: Annotated[str, Path(examples=["sub_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
     """The subject in the path."""
     return typed_id(SUBJECT, subject_id)
 
 
-def job_id(job_id: Annotated[str, Path(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+async def job_id(job_id: Annotated[str, Path(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
     """The job in the path."""
     return typed_id(JOB, job_id)
 
 
-def generation_id(generation_id: Annotated[str, Path(examples=["gen_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+async def generation_id(generation_id: Annotated[str, Path(examples=["gen_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
     """The generation in the path."""
     return typed_id(GENERATION, generation_id)
 

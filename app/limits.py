@@ -36,8 +36,8 @@ class Quota:
         """As draft-ietf-httpapi-ratelimit-headers says."""
         left = max(self.limit - self.used, 0)
         return {
-            "RateLimit-Policy": f'"requests";q={self.limit};w={WINDOW_SECONDS}',
-            "RateLimit": f'"requests";r={left};t={self.seconds_left}',
+            "ratelimit-policy": f'"requests";q={self.limit};w={WINDOW_SECONDS}',
+            "ratelimit": f'"requests";r={left};t={self.seconds_left}',
         }
 
     def give_back(self) -> None:

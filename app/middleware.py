@@ -6,7 +6,7 @@ import time
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import problem_response
@@ -15,7 +15,9 @@ from core.errors import AppError, BodyTooLarge
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+BODILESS = frozenset({"GET", "HEAD"})
 NOT_MODIFIED = 304
+QUIET_STATUSES = frozenset({200, NOT_MODIFIED})
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 log = structlog.get_logger()
 
@@ -40,13 +42,15 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                outgoing = MutableHeaders(scope=message)
-                outgoing["X-Request-Id"] = state["request_id"]
-                outgoing["Traceparent"] = state["traceparent"]
+                outgoing = {"x-request-id": state["request_id"], "traceparent": state["traceparent"]}
                 if quota := state.get("quota"):
                     if status == NOT_MODIFIED:
                         quota.give_back()
-                    outgoing.update(quota.headers())
+                    outgoing |= quota.headers()
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *((name.encode(), value.encode()) for name, value in outgoing.items()),
+                ]
             await send(message)
 
         try:
@@ -60,7 +64,9 @@ class RequestContext:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         self.metrics.observe(scope, status=status, seconds=seconds)
-        if scope["path"] not in QUIET_PATHS:
+        # A thousand pollers are a number in `/metrics`, not a thousand lines a second.
+        is_quiet = scope["path"] in QUIET_PATHS or (scope["method"] == "GET" and status in QUIET_STATUSES)
+        if not is_quiet:
             log.info(
                 "request.served", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1)
             )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.jobs.forecast import Forecaster
+from app.jobs.forecaster import Forecaster
 from app.jobs.watch import JobWatcher
 from app.limits import RequestLimiter
 from app.publisher import Publisher
 from app.request_metrics import RequestMetrics
-from core.database import AsyncSessions, make_async_engine, make_async_sessions
+from core.database import AsyncSessions, make_async_engine, make_async_sessions, make_read_engine
 from core.photo_reader import PROCESSES, PhotoReader
 from core.queue import configure_queue
 from core.settings import Settings
@@ -26,6 +26,9 @@ class Parts:
     settings: Settings
     engine: AsyncEngine
     sessions: AsyncSessions
+    # For what only reads: see `core.database.make_read_engine`.
+    reads: AsyncEngine
+    read_sessions: AsyncSessions
     store: ObjectStore
     photos: PhotoReader
     publisher: Publisher
@@ -39,17 +42,20 @@ class Parts:
 
 def make_parts(settings: Settings) -> Parts:
     """Build the parts from the settings."""
-    engine = make_async_engine(settings)
+    engine, reads = make_async_engine(settings), make_read_engine(settings)
     configure_queue(settings)
+    read_sessions = make_async_sessions(reads)
     return Parts(
         settings=settings,
         engine=engine,
         sessions=make_async_sessions(engine),
+        reads=reads,
+        read_sessions=read_sessions,
         store=ObjectStore(settings),
         photos=PhotoReader(settings),
         publisher=Publisher(),
         watcher=JobWatcher(settings.database_url.get_secret_value()),
-        forecaster=Forecaster(batch_size=settings.batch_size),
+        forecaster=Forecaster(read_sessions, batch_size=settings.batch_size),
         metrics=RequestMetrics(),
         limiter=RequestLimiter(per_minute=settings.requests_per_minute),
         decoding=CapacityLimiter(PROCESSES),
@@ -65,3 +71,4 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     await to_thread.run_sync(parts.publisher.stop)
     await to_thread.run_sync(parts.photos.close)
     await parts.engine.dispose()
+    await parts.reads.dispose()

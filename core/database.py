@@ -1,12 +1,18 @@
 """One URL, two session makers: async for the API, sync for the worker. psycopg serves both."""
 
-from sqlalchemy import Engine, create_engine
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine, Row, Select, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.settings import Settings
 
 CONNECT_SECONDS = 3
+# Rather a slow answer than an error when a thousand callers come at once; a dead database refuses at once anyway.
+POOL_SECONDS = 15
 Sessions = sessionmaker[Session]
 AsyncSessions = async_sessionmaker[AsyncSession]
 
@@ -21,13 +27,30 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def make_async_engine(settings: Settings) -> AsyncEngine:
-    """The API's connection pool."""
+    """The API's connections for requests that change something: one transaction each."""
     return create_async_engine(
         settings.database_url.get_secret_value(),
         pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=POOL_SECONDS,
+        connect_args={"connect_timeout": CONNECT_SECONDS},
+    )
+
+
+def make_read_engine(settings: Settings) -> AsyncEngine:
+    """The API's connections for single SELECTs: no BEGIN, ROLLBACK or ping, one round trip each (docs/experiments.md).
+
+    The connection used last is used next, so that few are busy and their prepared statements are warm.
+    """
+    return create_async_engine(
+        settings.database_url.get_secret_value(),
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
         pool_size=10,
-        max_overflow=10,
-        pool_timeout=5,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+        pool_use_lifo=True,
         connect_args={"connect_timeout": CONNECT_SECONDS},
     )
 
@@ -40,3 +63,18 @@ def make_sessions(engine: Engine) -> Sessions:
 def make_async_sessions(engine: AsyncEngine) -> AsyncSessions:
     """The same for the API."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def read_one(engine: AsyncEngine, statement: Select[Any], parameters: Mapping[str, Any]) -> Row[Any] | None:
+    """One row or none. A connection that died since it was used last is no error: nobody had pinged it."""
+    try:
+        return await _read_one(engine, statement, parameters)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return await _read_one(engine, statement, parameters)
+
+
+async def _read_one(engine: AsyncEngine, statement: Select[Any], parameters: Mapping[str, Any]) -> Row[Any] | None:
+    async with engine.connect() as connection:
+        return (await connection.execute(statement, parameters)).one_or_none()

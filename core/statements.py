@@ -92,16 +92,10 @@ def _ranked_candidates(kind: JobKind, base_model: str) -> CTE:
     )
 
 
-def jobs_ahead(job: Job) -> Select[int]:
-    """How many queued jobs are served before this one."""
-    ranked = _ranked_candidates(job.kind, job.base_model)
-    mine = select(ranked.c.turn, ranked.c.queued_at).where(ranked.c.id == job.id).cte("mine")
-    earlier = or_(
-        ranked.c.turn < mine.c.turn,
-        (ranked.c.turn == mine.c.turn) & (ranked.c.queued_at < mine.c.queued_at),
-        (ranked.c.turn == mine.c.turn) & (ranked.c.queued_at == mine.c.queued_at) & (ranked.c.id < job.id),
-    )
-    return select(func.count()).select_from(ranked.join(mine, literal(value=True))).where(earlier)
+def queue_order(kind: JobKind, base_model: str) -> Select[UUID]:
+    """The ids of all queued jobs, in the order in which they are served."""
+    ranked = _ranked_candidates(kind, base_model)
+    return select(ranked.c.id).order_by(ranked.c.turn, ranked.c.queued_at, ranked.c.id)
 
 
 def held(job_id: UUID, attempt: int) -> ColumnElement[bool]:

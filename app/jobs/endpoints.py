@@ -1,6 +1,7 @@
 """`/v1/jobs`: watch and cancel."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -15,8 +16,10 @@ from app.dependencies import (
     PartsDep,
     PreferDep,
     ReaderDep,
+    ReadKeyDep,
     SessionDep,
     UnitOfWorkDep,
+    admit,
     typed_id,
 )
 from app.documented import problems
@@ -25,6 +28,7 @@ from app.jobs.schemas import JobRead
 from app.jobs.stream import event_stream
 from app.paging import PageDep, add_next_link, next_cursor
 from app.preferences import retry_after, wait_seconds
+from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.ids import SUBJECT
 from core.lifecycle import FINAL, JobKind, JobStatus
@@ -54,12 +58,19 @@ def accepted_headers(job: JobRead, prefer: str | None, *, replayed: bool = False
 
 @router.get("/{job_id}", responses=problems(NotFound, also_304=True), response_model=JobRead)
 async def get_job(
-    job_id: JobIdDep, caller: ReaderDep, parts: PartsDep, if_none_match: IfNoneMatchDep = None, prefer: PreferDep = None
+    job_id: JobIdDep,
+    key: ReadKeyDep,
+    parts: PartsDep,
+    request: Request,
+    if_none_match: IfNoneMatchDep = None,
+    prefer: PreferDep = None,
 ) -> Response:
     """A job: status, phase, steps, place in the queue, ETA, result or error. Poll it with `If-None-Match`."""
     seconds = wait_seconds(prefer)
     seen = known_version(if_none_match)
-    job = await service.describe_later(parts, caller, job_id, seconds=seconds, seen_version=seen)
+    job = await service.look(
+        parts, key, job_id, partial(admit, request, parts, [Scope.READ]), seconds=seconds, seen_version=seen
+    )
     return conditional(job, if_none_match, progress_headers(job, waited=seconds), version=job.version)
 
 

@@ -1,22 +1,20 @@
-"""When will it be done: from how long each phase of recent jobs took. Unmeasured means unknown, never a guess."""
+"""When will it be done: from how long each phase of recent jobs took. Unmeasured means unknown, never a guess.
+
+Pure arithmetic; `app/jobs/forecaster.py` asks the database.
+"""
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from statistics import median
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row
 
-from core.lifecycle import GPU_KINDS, PHASES, JobKind, JobStatus, Phase, WorkerRole
-from core.statements import live_workers
+from core.lifecycle import PHASES, JobStatus, Phase
 from core.tables import Job
 
-RECENT_JOBS = 20
-FRESH_SECONDS = 5
-WORKER_SEEN = timedelta(seconds=60)
+# A job as a table class, or the columns of it that a statement selected.
+JobRow = Job | Row[Any]
 # How much of the whole each phase is, until jobs have been measured.
 USUAL_SHARE: Mapping[Phase, float] = {
     Phase.VALIDATING: 1,
@@ -31,10 +29,9 @@ COARSE_STEP = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The median seconds of each phase (None before the first job ended), and how many jobs run side by side."""
+    """The median seconds of each phase, of whole batches as they ran; None before the first job ended."""
 
     seconds: Mapping[Phase, float] | None
-    slots: int
 
     @property
     def whole_job(self) -> float | None:
@@ -42,7 +39,34 @@ class Pace:
         return None if self.seconds is None else sum(self.seconds.values())
 
 
-def remaining_share(job: Job, weight: Mapping[Phase, float]) -> float:
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A worker: when it is done with its batch, and whether a batch of the other kind of work is then due."""
+
+    free_in: float = 0.0
+    other_is_next: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What serves a queue. Jobs of one batch run side by side; batches of two kinds take turns on a worker."""
+
+    batch_size: int
+    lanes: Sequence[Lane] = (Lane(),)
+    other_batches: int = 0
+    other_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What is known of a job's future: of a queued one how many are served before it, and for how long."""
+
+    pace: Pace
+    ahead: int | None = None
+    waiting: float | None = None
+
+
+def remaining_share(job: JobRow, weight: Mapping[Phase, float]) -> float:
     """How much of a running job is ahead, by the weights of its phases."""
     phases = PHASES[job.kind]
     whole = sum(weight.get(phase, 0) for phase in phases)
@@ -54,7 +78,7 @@ def remaining_share(job: Job, weight: Mapping[Phase, float]) -> float:
     return ahead / whole
 
 
-def fraction(job: Job, pace: Pace) -> float:
+def fraction(job: JobRow, pace: Pace) -> float:
     """How much of the whole job is done, in hundredths."""
     match job.status:
         case JobStatus.SUCCEEDED:
@@ -65,13 +89,19 @@ def fraction(job: Job, pace: Pace) -> float:
             return 0.0
 
 
-def queue_seconds(ahead: int, pace: Pace) -> float | None:
-    """Until a slot is free for a job with so many ahead of it."""
-    return None if pace.whole_job is None else ahead // pace.slots * pace.whole_job
+def queue_seconds(ahead: int, pace: Pace, line: Line) -> float | None:
+    """Until a batch begins that has room for a job with so many ahead of it."""
+    if pace.whole_job is None:
+        return None
+    rounds, place = divmod(ahead // line.batch_size, len(line.lanes))
+    lane = sorted(line.lanes, key=lambda lane: lane.free_in)[place]
+    others = min(math.ceil(line.other_batches / len(line.lanes)), rounds + lane.other_is_next)
+    return lane.free_in + rounds * pace.whole_job + others * line.other_seconds
 
 
-def eta_seconds(job: Job, pace: Pace, *, waiting: float | None = None) -> int | None:
+def eta_seconds(job: JobRow, forecast: Forecast) -> int | None:
     """Until the job is done, coarse on purpose: an answer that says the same can be a 304."""
+    pace, waiting = forecast.pace, forecast.waiting
     if pace.seconds is None or pace.whole_job is None:
         return None
     if job.status is JobStatus.RUNNING:
@@ -85,47 +115,3 @@ def coarse(seconds: float) -> int:
     """Rounded up to a value that people would say."""
     rounded = next((step for step in COARSE_SECONDS if seconds <= step), None)
     return rounded or math.ceil(seconds / COARSE_STEP) * COARSE_STEP
-
-
-class Forecaster:
-    """Knows the pace of each queue, and asks the database again every few seconds at most."""
-
-    def __init__(self, *, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._known: dict[tuple[JobKind, str], tuple[float, Pace]] = {}
-
-    async def pace(self, session: AsyncSession, kind: JobKind, base_model: str) -> Pace:
-        """How fast such jobs go now."""
-        asked_at, pace = self._known.get((kind, base_model), (-math.inf, None))
-        if pace is None or time.monotonic() - asked_at > FRESH_SECONDS:
-            pace = Pace(
-                seconds=await _phase_seconds(session, kind, base_model),
-                slots=await self._slots(session, kind, base_model),
-            )
-            self._known[kind, base_model] = (time.monotonic(), pace)
-        return pace
-
-    def forget(self) -> None:
-        """Ask the database again next time."""
-        self._known.clear()
-
-    async def _slots(self, session: AsyncSession, kind: JobKind, base_model: str) -> int:
-        if kind not in GPU_KINDS:
-            return 1
-        workers = (await session.scalars(live_workers(within=WORKER_SEEN))).all()
-        serving = [worker for worker in workers if worker.role == WorkerRole.GPU and worker.base_model == base_model]
-        return max(len(serving), 1) * self._batch_size
-
-
-async def _phase_seconds(session: AsyncSession, kind: JobKind, base_model: str) -> Mapping[Phase, float] | None:
-    """Medians over the jobs that ended last."""
-    recent = (
-        select(Job.timings)
-        .where(Job.kind == kind, Job.base_model == base_model, Job.status == JobStatus.SUCCEEDED)
-        .order_by(Job.expires_at.desc())
-        .limit(RECENT_JOBS)
-    )
-    timings = (await session.scalars(recent)).all()
-    if not timings:
-        return None
-    return {phase: median(float(timing.get(phase, 0)) for timing in timings) for phase in PHASES[kind]}

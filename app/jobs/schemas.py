@@ -2,16 +2,17 @@
 
 from datetime import datetime
 from typing import Any, assert_never
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from app.errors import FieldError, problem_type
-from app.jobs.forecast import Pace, coarse, eta_seconds, fraction, queue_seconds
+from app.jobs.forecast import Forecast, JobRow, coarse, eta_seconds, fraction
 from app.links import generation_path, job_path, subject_path, weights_path
 from core.errors import FAILURE_TITLES, FailureCode
 from core.ids import GENERATION, JOB, RECEIPT, SUBJECT, encode_id
 from core.lifecycle import FINAL, JobKind, JobStatus, Phase
-from core.tables import ErasureReceipt, Generation, Job
+from core.tables import ErasureReceipt
 
 
 class QueuePlace(BaseModel):
@@ -87,15 +88,9 @@ class JobRead(BaseModel):
 
 
 def job_read(
-    job: Job,
-    pace: Pace,
-    *,
-    ahead: int | None = None,
-    generation: Generation | None = None,
-    receipt: ErasureReceipt | None = None,
+    job: JobRow, forecast: Forecast, *, generation_id: UUID | None = None, receipt: ErasureReceipt | None = None
 ) -> JobRead:
-    """The job as callers see it; `ahead` jobs are served before it."""
-    waiting = queue_seconds(ahead, pace) if ahead is not None else None
+    """The job as callers see it."""
     return JobRead(
         id=encode_id(JOB, job.id),
         kind=job.kind,
@@ -105,29 +100,30 @@ def job_read(
         started_at=job.started_at,
         finished_at=job.finished_at,
         expires_at=job.expires_at,
-        queue=_place(ahead, waiting),
-        progress=Progress(step=job.step, total_steps=job.total_steps, fraction=fraction(job, pace)),
-        eta_seconds=eta_seconds(job, pace, waiting=waiting),
+        queue=_place(forecast),
+        progress=Progress(step=job.step, total_steps=job.total_steps, fraction=fraction(job, forecast.pace)),
+        eta_seconds=eta_seconds(job, forecast),
         attempt=job.attempt,
         cancel_requested=job.cancel_requested,
         timings={Phase(name): seconds for name, seconds in job.timings.items()},
-        result=_result(job, generation, receipt) if job.status is JobStatus.SUCCEEDED else None,
+        result=_result(job, generation_id, receipt) if job.status is JobStatus.SUCCEEDED else None,
         error=_problem(job.error) if job.error and job.status in FINAL else None,
         version=job.event_count,
         subject_id=encode_id(SUBJECT, job.subject_id) if job.subject_id else None,
-        generation_id=encode_id(GENERATION, generation.id) if generation else None,
+        generation_id=encode_id(GENERATION, generation_id) if generation_id else None,
         client_reference=job.client_reference,
-        links=_links(job, generation),
+        links=_links(job, generation_id),
     )
 
 
-def _place(ahead: int | None, waiting: float | None) -> QueuePlace | None:
-    if ahead is None:
+def _place(forecast: Forecast) -> QueuePlace | None:
+    if forecast.ahead is None:
         return None
-    return QueuePlace(position=ahead + 1, ahead_seconds=None if waiting is None else coarse(waiting) if waiting else 0)
+    waiting = coarse(forecast.waiting) if forecast.waiting else forecast.waiting
+    return QueuePlace(position=forecast.ahead + 1, ahead_seconds=None if waiting is None else int(waiting))
 
 
-def _result(job: Job, generation: Generation | None, receipt: ErasureReceipt | None) -> JobResult:
+def _result(job: JobRow, generation_id: UUID | None, receipt: ErasureReceipt | None) -> JobResult:
     assert job.subject_id is not None
     match job.kind:
         case JobKind.PERSONALIZE:
@@ -137,7 +133,7 @@ def _result(job: Job, generation: Generation | None, receipt: ErasureReceipt | N
             asked = job.params.get("format")
             return JobResult(weights=f"{weights_path(job.subject_id)}?format={asked}" if asked else None)
         case JobKind.GENERATE:
-            return JobResult(generation=generation_path(generation.id) if generation else None)
+            return JobResult(generation=generation_path(generation_id) if generation_id else None)
         case JobKind.ERASE:
             return JobResult(receipt=receipt_read(receipt) if receipt else None)
         case _:
@@ -171,12 +167,12 @@ def _problem(error: dict[str, Any]) -> JobProblem:
     )
 
 
-def _links(job: Job, generation: Generation | None) -> dict[str, str]:
+def _links(job: JobRow, generation_id: UUID | None) -> dict[str, str]:
     links = {"self": job_path(job.id), "events": f"{job_path(job.id)}/events"}
     if job.status not in FINAL:
         links["cancel"] = f"{links['self']}/cancel"
     if job.subject_id is not None:
         links["subject"] = subject_path(job.subject_id)
-    if generation is not None:
-        links["generation"] = generation_path(generation.id)
+    if generation_id is not None:
+        links["generation"] = generation_path(generation_id)
     return links

@@ -1,15 +1,19 @@
 """Watch jobs and cancel them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import Caller
-from app.jobs.forecast import Forecaster
+from app.jobs.forecast import JobRow
+from app.jobs.forecaster import Forecaster
+from app.jobs.poll import poll
 from app.jobs.schemas import JobRead, job_read
 from app.paging import PageRequest
 from app.parts import Parts
@@ -17,8 +21,8 @@ from app.preferences import wait_seconds
 from app.unit_of_work import UnitOfWork
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
-from core.lifecycle import FINAL, JobKind, JobStatus
-from core.statements import cancel_queued, jobs_ahead, request_cancel
+from core.lifecycle import FINAL, JobKind
+from core.statements import cancel_queued, request_cancel
 from core.tables import ErasureReceipt, Generation, Job
 
 WRITE_SCOPE = {
@@ -40,14 +44,43 @@ async def load_job(session: AsyncSession, caller: Caller, job_id: UUID) -> Job:
 
 async def describe(session: AsyncSession, forecaster: Forecaster, job: Job) -> JobRead:
     """The job with its place in the queue, its ETA and what it made."""
-    pace = await forecaster.pace(session, job.kind, job.base_model)
-    ahead = await session.scalar(jobs_ahead(job)) if job.status is JobStatus.QUEUED else None
-    generation = receipt = None
-    if job.kind is JobKind.GENERATE:
-        generation = await session.scalar(select(Generation).where(Generation.job_id == job.id))
+    generations = await _generations_of(session, [job])
+    receipts = await _receipts_of(session, [job])
+    forecast = await forecaster.forecast(job)
+    return job_read(job, forecast, generation_id=generations.get(job.id), receipt=receipts.get(job.subject_id))
+
+
+async def look(
+    parts: Parts, key: str, job_id: UUID, admit: Callable[[Caller], None], *, seconds: float, seen_version: int | None
+) -> JobRead:
+    """The job once it differs from the version that the caller has seen, or when the time is up."""
+    with parts.watcher.watch(job_id) if seconds else nullcontext() as bell:
+        caller, job = await poll(parts, key, job_id)
+        admit(caller)
+        deadline = asyncio.get_running_loop().time() + seconds
+        while (
+            bell
+            and job is not None
+            and job.status not in FINAL
+            and job.event_count == (seen_version or job.event_count)
+        ):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            seen_version = job.event_count
+            await bell.wait(left)
+            _, job = await poll(parts, key, job_id)
+    if job is None:
+        raise NotFound
+    return await _described(parts, job)
+
+
+async def _described(parts: Parts, job: Row[Any]) -> JobRead:
+    receipt = None
     if job.kind is JobKind.ERASE:
-        receipt = await session.scalar(select(ErasureReceipt).where(ErasureReceipt.subject_id == job.subject_id))
-    return job_read(job, pace, ahead=ahead, generation=generation, receipt=receipt)
+        async with parts.read_sessions() as session:
+            receipt = (await _receipts_of(session, [job])).get(job.subject_id)
+    return job_read(job, await parts.forecaster.forecast(job), generation_id=job.generation_id, receipt=receipt)
 
 
 async def describe_later(
@@ -57,7 +90,7 @@ async def describe_later(
     deadline = asyncio.get_running_loop().time() + seconds
     with parts.watcher.watch(job_id) as bell:
         while True:
-            async with parts.sessions() as session:
+            async with parts.read_sessions() as session:
                 job = await load_job(session, caller, job_id)
                 seen_version = job.event_count if seen_version is None else seen_version
                 left = deadline - asyncio.get_running_loop().time()
@@ -78,7 +111,7 @@ async def describe_new(parts: Parts, uow: UnitOfWork, caller: Caller, job: Job, 
 async def list_jobs(
     session: AsyncSession, forecaster: Forecaster, caller: Caller, page: PageRequest, **filters: object
 ) -> tuple[list[JobRead], list[UUID]]:
-    """A page of jobs, newest first (without places in the queue), and their ids with the one after."""
+    """A page of jobs, newest first, and their ids with the one after."""
     asked = select(Job).where(caller.owns(Job)).filter_by(**{k: v for k, v in filters.items() if v is not None})
     if page.before is not None:
         asked = asked.where(Job.id < page.before)
@@ -89,21 +122,21 @@ async def list_jobs(
     return [
         job_read(
             job,
-            await forecaster.pace(session, job.kind, job.base_model),
-            generation=generations.get(job.id),
+            await forecaster.forecast(job),
+            generation_id=generations.get(job.id),
             receipt=receipts.get(job.subject_id) if job.kind is JobKind.ERASE else None,
         )
         for job in shown
     ], [job.id for job in jobs]
 
 
-async def _generations_of(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, Generation]:
+async def _generations_of(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID, UUID]:
     drawing = [job.id for job in jobs if job.kind is JobKind.GENERATE]
     rows = (await session.scalars(select(Generation).where(Generation.job_id.in_(drawing)))).all() if drawing else []
-    return {row.job_id: row for row in rows}
+    return {row.job_id: row.id for row in rows}
 
 
-async def _receipts_of(session: AsyncSession, jobs: Sequence[Job]) -> dict[UUID | None, ErasureReceipt]:
+async def _receipts_of(session: AsyncSession, jobs: Sequence[JobRow]) -> dict[UUID | None, ErasureReceipt]:
     erased = [job.subject_id for job in jobs if job.kind is JobKind.ERASE]
     asked = select(ErasureReceipt).where(ErasureReceipt.subject_id.in_(erased))
     rows = (await session.scalars(asked)).all() if erased else []

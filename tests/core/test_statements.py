@@ -16,8 +16,8 @@ from core.statements import (
     end_lost_jobs,
     expire_overdue_jobs,
     finish_job,
-    jobs_ahead,
     point_subject_at,
+    queue_order,
     queues_to_ring,
     record_progress,
     release_job,
@@ -136,8 +136,8 @@ def test_the_queue_position_follows_the_order_of_service(sync_session: Session) 
     greedy, modest = make_subject(sync_session), make_subject(sync_session)
     backlog = [make_job(sync_session, greedy, queued_at=in_future(n - 100)) for n in range(3)]
     late = make_job(sync_session, modest, queued_at=in_future(-1))
-    positions = [sync_session.scalar(jobs_ahead(job)) for job in (*backlog, late)]
-    assert positions == [0, 2, 3, 1]
+    order = sync_session.scalars(queue_order(late.kind, late.base_model)).all()
+    assert [order.index(job.id) for job in (*backlog, late)] == [0, 2, 3, 1]
 
 
 def test_a_late_finish_is_refused(sync_session: Session) -> None:

@@ -1,0 +1,144 @@
+"""Asks the database how fast jobs go and how a queue stands, once for all who poll."""
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.forecast import Forecast, JobRow, Lane, Line, Pace, queue_seconds, remaining_share
+from core.database import AsyncSessions
+from core.lifecycle import GPU_KINDS, PHASES, JobKind, JobStatus, Phase, WorkerRole
+from core.statements import live_workers, queue_order
+from core.tables import Job
+
+RECENT_JOBS = 20
+PACE_SECONDS, QUEUE_SECONDS = 5.0, 1.0
+# Reading a very long queue may take this share of the process's time at most.
+QUEUE_SHARE = 0.05
+WORKER_SEEN = timedelta(seconds=60)
+Key = tuple[JobKind, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """A queue as it stood a moment ago."""
+
+    ahead: Mapping[UUID, int]
+    line: Line
+    read_at: float
+    stale_at: float
+
+
+class Forecaster:
+    """Knows the pace and the line of each queue. What it knows is a second old at most, or that of a long queue."""
+
+    def __init__(self, sessions: AsyncSessions, *, batch_size: int) -> None:
+        self._sessions, self._batch_size = sessions, batch_size
+        self._paces: dict[Key, tuple[float, Pace]] = {}
+        self._queues: dict[Key, Queue] = {}
+        self._reading: dict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def forecast(self, job: JobRow) -> Forecast:
+        """Most often without asking the database."""
+        key = (job.kind, job.base_model)
+        pace = self._known_pace(key)
+        if pace is None:
+            async with self._sessions() as session:
+                pace = await self.pace(session, *key)
+        if job.status is not JobStatus.QUEUED:
+            return Forecast(pace=pace)
+        queue = await self._queue(key, job.id)
+        ahead = queue.ahead.get(job.id, 0)
+        return Forecast(pace=pace, ahead=ahead, waiting=queue_seconds(ahead, pace, queue.line))
+
+    async def pace(self, session: AsyncSession, kind: JobKind, base_model: str) -> Pace:
+        """How fast such jobs go now."""
+        pace = self._known_pace((kind, base_model))
+        if pace is None:
+            pace = Pace(seconds=await _phase_seconds(session, kind, base_model))
+            self._paces[kind, base_model] = (time.monotonic() + PACE_SECONDS, pace)
+        return pace
+
+    def forget(self) -> None:
+        """Ask the database again next time."""
+        self._paces.clear()
+        self._queues.clear()
+
+    def _known_pace(self, key: Key) -> Pace | None:
+        stale_at, pace = self._paces.get(key, (-math.inf, None))
+        return pace if time.monotonic() < stale_at else None
+
+    async def _queue(self, key: Key, job_id: UUID) -> Queue:
+        """A fresh one that has the job, or one read after the asking: what was made a moment ago is in no older one."""
+        asked_at = time.monotonic()
+        if (known := self._queues.get(key)) and known.stale_at > asked_at and job_id in known.ahead:
+            return known
+        async with self._reading[key]:  # one asks for all
+            known = self._queues.get(key)
+            if known is None or known.read_at < asked_at:
+                known = self._queues[key] = await self._read_queue(key)
+        return known
+
+    async def _read_queue(self, key: Key) -> Queue:
+        began = time.monotonic()
+        async with self._sessions() as session:
+            ids = (await session.scalars(queue_order(*key))).all()
+            line = await self._line(session, *key)
+        lasts = max(QUEUE_SECONDS, (time.monotonic() - began) / QUEUE_SHARE)
+        ahead = {job_id: place for place, job_id in enumerate(ids)}
+        return Queue(ahead=ahead, line=line, read_at=began, stale_at=time.monotonic() + lasts)
+
+    async def _line(self, session: AsyncSession, kind: JobKind, base_model: str) -> Line:
+        """Who serves the queue, and what they have before them."""
+        if kind not in GPU_KINDS:
+            return Line(batch_size=1)
+        workers = (await session.scalars(live_workers(within=WORKER_SEEN))).all()
+        names = [one.name for one in workers if one.role == WorkerRole.GPU and one.base_model == base_model]
+        (other,) = GPU_KINDS - {kind}
+        waiting = select(func.count()).where(
+            Job.kind == other, Job.base_model == base_model, Job.status == JobStatus.QUEUED
+        )
+        other_batches = math.ceil((await session.scalar(waiting) or 0) / self._batch_size)
+        lanes = await self._lanes(session, base_model, names, other)
+        other_pace = await self.pace(session, other, base_model)
+        return Line(
+            batch_size=self._batch_size,
+            lanes=lanes or [Lane()],
+            other_batches=other_batches,
+            other_seconds=other_pace.whole_job or 0.0,
+        )
+
+    async def _lanes(self, session: AsyncSession, base_model: str, workers: list[str], other: JobKind) -> list[Lane]:
+        """Each worker is busy for as long as the slowest job of its batch."""
+        running = select(Job).where(Job.status == JobStatus.RUNNING, Job.worker.in_(workers))
+        busy: dict[str, Lane] = {}
+        for job in await session.scalars(running):
+            assert job.worker is not None
+            pace = await self.pace(session, job.kind, base_model)
+            left = remaining_share(job, pace.seconds) * (pace.whole_job or 0.0) if pace.seconds else 0.0
+            if job.worker not in busy or left > busy[job.worker].free_in:
+                busy[job.worker] = Lane(free_in=left, other_is_next=job.kind is not other)
+        return [busy.get(name, Lane()) for name in workers]
+
+
+async def _phase_seconds(session: AsyncSession, kind: JobKind, base_model: str) -> Mapping[Phase, float] | None:
+    """Medians over the jobs that ended last."""
+    recent = (
+        select(Job.timings)
+        .where(Job.kind == kind, Job.base_model == base_model, Job.status == JobStatus.SUCCEEDED)
+        .where(Job.expires_at.is_not(None))
+        .order_by(Job.expires_at.desc())
+        .limit(RECENT_JOBS)
+    )
+    timings = (await session.scalars(recent)).all()
+    if not timings:
+        return None
+    return {phase: median(float(timing.get(phase, 0)) for timing in timings) for phase in PHASES[kind]}
