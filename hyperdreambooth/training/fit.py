@@ -1,0 +1,80 @@
+"""Fit a LiDB to each of many people: `hdb train fit BASE_MODEL PICTURES`, targets for the weight-space loss.
+
+All start from the same shared start: A_train B_train does not change when a sign or a scale moves from one to the
+other, so people who were fitted from starts of their own would have targets that no image explains.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hyperdreambooth.attach import aux_basis
+from hyperdreambooth.config import load_personalize_config
+from hyperdreambooth.diffusion import BaseModel, base_model_folder, load_base_model
+from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.lidb import AuxBasis, LiDB, shared_start
+from hyperdreambooth.recipes.progress import Progress
+from hyperdreambooth.training.config import FitRunConfig
+from hyperdreambooth.training.pictures import Pictures, prepare_pictures
+from hyperdreambooth.training.run import open_run
+
+PREVIEW_SIZE = 64
+FOLDER = "fitted"
+
+
+def main(config: FitRunConfig) -> None:
+    """Fit everybody, a batch at a time; a batch that is on the disk is not fitted again. Processes take turns."""
+    run = open_run(config)
+    base_model = load_base_model(config.base_model, device=run.accelerator.device, dtype=torch.float32)
+    lidb_config = load_personalize_config(base_model_folder(config.base_model)).lidb
+    with run.accelerator.main_process_first():
+        pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=PREVIEW_SIZE, faces=True)
+    basis = aux_basis(base_model, lidb_config)
+    starts = range(0, len(pictures.people), config.batch)
+    mine = starts[run.accelerator.process_index :: run.accelerator.num_processes]
+    progress = Progress("fit", total=len(mine), unit="batches", every=5)
+    (config.folder / FOLDER).mkdir(exist_ok=True)
+    for start in mine:
+        path = config.folder / FOLDER / f"{start:07d}.safetensors"
+        if not path.exists():
+            people = slice(start, start + config.batch)
+            with run.accelerator.autocast():
+                fitted = fit_people(base_model, basis, pictures, people, config)
+            _store(fitted, [name for name, _ in pictures.people[people]], path)
+        progress.advance()
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
+
+
+def fit_people(base_model: BaseModel, basis: AuxBasis, pictures: Pictures, people: slice, config: FitRunConfig) -> LiDB:
+    """One batch: everybody's train matrices at the finetuning's rank, from all pictures of each."""
+    rows = pictures.rows_of(people)
+    instance_prompt = load_personalize_config(base_model_folder(config.base_model))
+    prompts = [instance_prompt.fill_prompt(instance_prompt.instance_prompt)] * len(rows)
+    examples = Examples(
+        latents=pictures.latent_rows([row for own in rows for row in own]).to(base_model.device),
+        prompts=prompts,
+        # A person's numbers depend on the person's place among all, not on the size of the batch.
+        generators=[
+            torch.Generator().manual_seed(config.seed + (people.start or 0) + place) for place in range(len(rows))
+        ],
+        photo_counts=[len(own) for own in rows],
+    )
+    start = shared_start(basis, subjects=len(rows))
+    return fast_finetune(base_model, start, examples, config.finetune)
+
+
+def load_fitted(folder: Path) -> dict[str, torch.Tensor]:
+    """Each person's numbers: A_train and B_train side by side, [r * (total_a + total_b)]."""
+    fitted: dict[str, torch.Tensor] = {}
+    for path in sorted((folder / FOLDER).glob("*.safetensors")):
+        fitted |= load_file(path)
+    return fitted
+
+
+def _store(fitted: LiDB, names: list[str], path: Path) -> None:
+    numbers = torch.cat([fitted.a_train.flatten(1), fitted.b_train.flatten(1)], dim=1).float().cpu()
+    aside = path.with_suffix(".part")
+    save_file({name: row.clone() for name, row in zip(names, numbers, strict=True)}, aside)
+    aside.replace(path)

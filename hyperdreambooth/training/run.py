@@ -1,0 +1,151 @@
+"""One training run: accelerate, checkpoints, exact resume, TensorBoard. What is trained is the caller's.
+
+Nothing random is carried from step to step: each step draws from a generator made of the seed, the step and the
+process. A run that was killed and resumed is therefore, number for number, the run that was not.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from hyperdreambooth.config import from_json, to_json
+from hyperdreambooth.recipes.progress import Progress, say
+from hyperdreambooth.training.config import RunConfig
+
+CONFIG, STATE, PART = "config.json", "state.json", ".part"
+Report = Callable[[int], None]
+
+
+class OtherRun(ValueError):
+    """The output folder holds a run with another config."""
+
+
+class Run:
+    """A run and its folder: `config.json`, `checkpoints/`, `sheets/`, `tensorboard/`."""
+
+    def __init__(self, config: RunConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator, self.folder = config, accelerator, config.folder
+        self.step = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    def generator(self) -> torch.Generator:
+        """The numbers of this step on this process."""
+        number = np.random.SeedSequence([self.config.seed, self.step, self.accelerator.process_index])
+        return torch.Generator().manual_seed(int(number.generate_state(1, np.uint64)[0] >> 1))
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine: a function of the step alone."""
+        config = self.config
+        warmup = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        return config.learning_rate * warmup * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+
+    def optimize(self, optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
+        """One step down the loss."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(network.parameters(), self.config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def steps(self, name: str, show: Report) -> Iterator["Run"]:
+        """Every step that is left; figures logged in it are shown, checkpoints written and `show` called in time."""
+        self._losses: list[float] = []
+        progress = Progress(name, total=self.config.steps, done=self.step)
+        while self.step < self.config.steps:
+            yield self
+            self.step += 1
+            last = self.step == self.config.steps
+            if self.is_main:
+                recent = self._losses[-50:]
+                figures = {"loss": sum(recent) / len(recent)} if recent else {}
+                progress.advance(1, **figures)
+            if last or self.step % self.config.save_every == 0:
+                self.save()
+            if last or self.step % self.config.show_every == 0:
+                if self.is_main:
+                    show(self.step)
+                self.accelerator.wait_for_everyone()
+
+    def log(self, **figures: float) -> None:
+        """Figures of this step, for TensorBoard; `loss` is also averaged for the progress line."""
+        if "loss" in figures:
+            self._losses.append(figures["loss"])
+            del self._losses[:-50]
+        self.accelerator.log(figures, step=self.step)
+
+    def show_sheet(self, name: str, sheet: Image.Image) -> None:
+        """A picture for eyes, in the folder and in TensorBoard."""
+        path = self.folder / "sheets" / f"{name}-{self.step:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+        tracker = self.accelerator.get_tracker("tensorboard")
+        tracker.log_images({name: np.asarray(sheet)[None]}, step=self.step, dataformats="NHWC")
+
+    def save(self) -> None:
+        """A checkpoint: written aside and renamed, so that half of one is never found."""
+        folder = self.folder / "checkpoints" / f"{self.step:07d}"
+        aside = folder.with_suffix(PART)
+        self.accelerator.save_state(str(aside))
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            (aside / STATE).write_text(json.dumps({"step": self.step}))
+            shutil.copy(self.folder / CONFIG, aside / CONFIG)
+            aside.replace(folder)
+            for old in _checkpoints(self.folder)[: -self.config.checkpoints]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one. What is trained has been prepared before."""
+        found = _checkpoints(self.folder)
+        if found:
+            self.accelerator.load_state(str(found[-1]))
+            self.step = int(json.loads((found[-1] / STATE).read_text())["step"])
+            say(f"going on from step {self.step}")
+
+
+def open_run(config: RunConfig) -> Run:
+    """Make or find the run's folder. OtherRun where it holds a run that was told something else."""
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.folder / "tensorboard")
+    )
+    path = config.folder / CONFIG
+    if accelerator.is_main_process:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _refuse_other(from_json(type(config), path.read_text()), config)
+        path.write_text(to_json(config) + "\n")
+        for leftover in (config.folder / "checkpoints").glob(f"*{PART}"):
+            shutil.rmtree(leftover)
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers(config.folder.name)
+    return Run(config, accelerator)
+
+
+def _refuse_other(before: RunConfig, now: RunConfig) -> None:
+    """A longer run is the same run: `steps` may grow."""
+    ours, theirs = asdict(replace(now, steps=before.steps)), asdict(before)
+    changed = [name for name, value in ours.items() if theirs[name] != value]
+    if changed:
+        raise OtherRun(f"{now.output} holds a run with another {', '.join(changed)}: choose another --output")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path for path in (folder / "checkpoints").glob("*") if path.suffix != PART)

@@ -1,0 +1,58 @@
+"""Four people with a few photos each, made of one real photograph."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+from PIL import Image, ImageOps
+
+from hyperdreambooth.config import HypernetworkConfig
+from hyperdreambooth.training.config import HypernetworkRunConfig
+
+TINTS = ("white", "red", "green", "blue")
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path:
+    """A folder for each of three people, one file for the fourth, a caption, and a picture without a face."""
+    folder = tmp_path_factory.mktemp("people")
+    for number, tint in enumerate(TINTS):
+        tinted = Image.blend(photo, Image.new("RGB", photo.size, tint), 0.2)
+        if number == 3:
+            tinted.save(folder / "alone.jpg")
+            break
+        own = folder / f"person-{number}"
+        own.mkdir()
+        tinted.save(own / "1.jpg")
+        ImageOps.mirror(tinted).save(own / "2.png")
+    (folder / "person-0" / "1.txt").write_text("a photo of a person\n")
+    Image.new("RGB", (200, 200), "gray").save(folder / "nobody.png")
+    return folder
+
+
+@pytest.fixture
+def hypernetwork_run(tiny_folder: Path, faces: Path, tmp_path: Path) -> HypernetworkRunConfig:
+    """A run of seconds."""
+    return HypernetworkRunConfig(
+        base_model=str(tiny_folder),
+        pictures=str(faces),
+        output=str(tmp_path / "run"),
+        hypernetwork=HypernetworkConfig(
+            image_size=16, stem_channels=(8,), width=16, heads=2, encoder_layers=1, decoder_layers=1
+        ),
+        steps=6,
+        batch=2,
+        warmup_steps=2,
+        learning_rate=1e-3,
+        save_every=2,
+        show_every=6,
+        held_out=1,
+    )
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps what the first run of a process was told."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

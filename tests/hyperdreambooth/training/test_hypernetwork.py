@@ -1,0 +1,105 @@
+"""`hdb train hypernetwork` and `hdb train fit`, on a base model of a few thousand weights."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hyperdreambooth.config import FinetuneConfig, to_json
+from hyperdreambooth.hypernetwork import FOLDER
+from hyperdreambooth.lidb import LiDB, shared_start
+from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.training.config import FitRunConfig, HypernetworkRunConfig
+from hyperdreambooth.training.fit import load_fitted
+from hyperdreambooth.training.fit import main as fit
+from hyperdreambooth.training.hypernetwork import main, weight_space_loss
+from hyperdreambooth.training.pictures import NoPictures
+from hyperdreambooth.training.run import OtherRun
+
+
+def weights(config: HypernetworkRunConfig) -> dict[str, torch.Tensor]:
+    return load_file(config.folder / "model" / FOLDER / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(
+    hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
+) -> None:
+    straight = replace(hypernetwork_run, output=str(tmp_path / "straight"), steps=20, show_every=20)
+    main(straight)
+    killed = replace(straight, output=str(tmp_path / "killed"))
+    (tmp_path / "config.json").write_text(to_json(killed))
+    command = ["train", "hypernetwork", killed.base_model, killed.pictures, "--config", str(tmp_path / "config.json")]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "cli.main", *command], stdout=log, stderr=log)
+    deadline = time.monotonic() + 240
+    while not (killed.folder / "checkpoints" / "0000002").exists():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed.folder / "model").exists()
+
+    main(killed)
+    assert weights(killed).keys() == weights(straight).keys()
+    for name, weight in weights(straight).items():
+        assert torch.equal(weights(killed)[name], weight), name
+
+
+def test_a_hypernetwork_is_trained_exported_and_judged(hypernetwork_run: HypernetworkRunConfig) -> None:
+    main(hypernetwork_run)
+    figures = json.loads((hypernetwork_run.folder / "figures.json").read_text())
+    assert figures["step"] == hypernetwork_run.steps
+    assert {"face_found", "identity_sface", "top1_sface"} <= figures.keys()
+    assert list((hypernetwork_run.folder / "sheets").glob("validation-*.png"))
+    assert list((hypernetwork_run.folder / "tensorboard").rglob("events.*"))
+    model = load_networks(str(hypernetwork_run.folder / "model"), device=torch.device("cpu"), dtype=torch.float32)
+    assert model.hypernetwork is not None
+
+
+def test_another_config_needs_another_folder(hypernetwork_run: HypernetworkRunConfig) -> None:
+    main(hypernetwork_run)
+    with pytest.raises(OtherRun, match="learning_rate"):
+        main(replace(hypernetwork_run, learning_rate=1.0))
+
+
+def test_fitted_people_draw_the_prediction_towards_them(
+    hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
+) -> None:
+    fitting = FitRunConfig(
+        base_model=hypernetwork_run.base_model,
+        pictures=hypernetwork_run.pictures,
+        output=str(tmp_path / "fit"),
+        batch=3,
+        finetune=FinetuneConfig(steps=3, rank=1, noise_draws=2),
+    )
+    fit(fitting)
+    fitted = load_fitted(fitting.folder)
+    assert sorted(fitted) == ["alone", "person-0", "person-1", "person-2"]
+
+    with_beta = replace(hypernetwork_run, beta=1.0, fitted=str(fitting.folder), steps=2, show_every=2)
+    main(with_beta)
+    without = replace(hypernetwork_run, output=str(tmp_path / "without"), steps=2, show_every=2)
+    main(without)
+    assert any(not torch.equal(weight, weights(without)[name]) for name, weight in weights(with_beta).items())
+
+
+def test_everybody_must_have_been_fitted(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:
+    with pytest.raises(NoPictures, match="no fitted weights of"):
+        main(replace(hypernetwork_run, beta=0.1, fitted=str(tmp_path)))
+
+
+def test_the_weight_space_loss_is_the_mean_square_and_zero_at_the_target(tiny_networks: Networks) -> None:
+    start = shared_start(tiny_networks.basis, subjects=2)
+    numbers = torch.cat([start.a_train.flatten(1), start.b_train.flatten(1)], dim=1)
+    torch.testing.assert_close(weight_space_loss(start, numbers), torch.zeros(2))
+    moved = LiDB(start.basis, start.a_train + 0.5, start.b_train + 0.5)
+    torch.testing.assert_close(weight_space_loss(moved, numbers), torch.full((2,), 0.25))
