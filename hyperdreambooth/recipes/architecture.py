@@ -40,7 +40,7 @@ PERSONALIZATION = PersonalizeConfig(
     class_noun=CLASS_NOUN,
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
-    lidb=LiDBConfig(a=48, b=24),
+    lidb=LiDBConfig(a=100, b=50),
     finetune=FinetuneConfig(learning_rate=6e-3),
     sample=SampleConfig(steps=25, guidance=2.5),
 )

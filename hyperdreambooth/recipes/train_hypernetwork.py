@@ -21,7 +21,7 @@ from hyperdreambooth.config import HypernetworkConfig, SampleConfig, load_person
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_tokens, load_base_model, sample, tokenize
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
 from hyperdreambooth.lidb import LiDB
-from hyperdreambooth.losses import denoising_loss, stratified_timesteps
+from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 from hyperdreambooth.portraits.captions import STYLE_PHRASES
 from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.augmentation import jittered
@@ -37,6 +37,7 @@ from hyperdreambooth.recipes.train_face_encoder import load_face_encoder
 STYLES = tuple(Style)
 PHRASES_EACH = 5
 SHEET_PEOPLE = 8
+BACKGROUND_WEIGHT = 0.1  # what is around the head changes from picture to picture: nobody can predict it
 SHEET_STYLES = (Style.PHOTO, Style.PHOTO, Style.PENCIL_SKETCH, Style.OIL_PAINTING)
 
 
@@ -183,7 +184,14 @@ def _part_loss(hypernetwork: Hypernetwork, part: tuple[BaseModel, Batch]) -> Ten
 def lidb_loss(base_model: BaseModel, lidb: LiDB, batch: Batch) -> Tensor:
     with attach(base_model, lidb):
         embeddings = encode_tokens(base_model, batch.tokens)
-        losses = denoising_loss(base_model, batch.latents, embeddings, timesteps=batch.timesteps, noise=batch.noise)
+        losses = denoising_loss(
+            base_model,
+            batch.latents,
+            embeddings,
+            timesteps=batch.timesteps,
+            noise=batch.noise,
+            weights=head_weights(batch.latents, background=BACKGROUND_WEIGHT),
+        )
     return losses.mean()
 
 
