@@ -85,7 +85,7 @@ def main(config: HypernetworkRunConfig) -> None:
     def show(step: int) -> None:
         with average.applied_to(hypernetwork):
             figures, sheet = validation(hypernetwork)
-        run.log(**figures)
+        run.note(**figures)
         run.show_sheet("validation", sheet)
         say("hypernetwork  " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
         (config.folder / "figures.json").write_text(json.dumps({"step": step, **figures}, indent=2) + "\n")

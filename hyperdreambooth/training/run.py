@@ -83,10 +83,16 @@ class Run:
                 self.accelerator.wait_for_everyone()
 
     def log(self, **figures: float) -> None:
-        """Figures of this step, for TensorBoard; `loss` is also averaged for the progress line."""
-        if "loss" in figures:
-            self._losses.append(figures["loss"])
+        """Figures of this step, averaged over the processes, for TensorBoard; `loss` is in the progress line too."""
+        means = self.accelerator.reduce(torch.tensor(list(figures.values()), device=self.accelerator.device), "mean")
+        averaged = dict(zip(figures, means.tolist(), strict=True))
+        if "loss" in averaged:
+            self._losses.append(averaged["loss"])
             del self._losses[:-50]
+        self.accelerator.log(averaged, step=self.step)
+
+    def note(self, **figures: float) -> None:
+        """Figures that the main process alone knows."""
         self.accelerator.log(figures, step=self.step)
 
     def show_sheet(self, name: str, sheet: Image.Image) -> None:
