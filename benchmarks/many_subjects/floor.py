@@ -1,0 +1,91 @@
+"""How fast this machine could be at best: the arithmetic of a task, at the rate of its best matrix product."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.many_subjects.orders import face
+from benchmarks.many_subjects.settings import Task
+from hyperdreambooth.diffusion import encode_images, sample
+from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.personalize import Networks, predict
+
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
+TRIES = 8
+
+
+def task_flops(networks: Networks, task: Task) -> int:
+    """Of one subject: the networks' own products and convolutions, counted on a real run of each part."""
+    return personalize_flops(networks) if task is Task.PERSONALIZE else generate_flops(networks)
+
+
+def personalize_flops(networks: Networks) -> int:
+    """Prediction and encoding once; a forward and a backward pass for each step."""
+    base_model, finetune = networks.base_model, networks.config.finetune
+    portrait = [[face(0, size=base_model.resolution)]]
+    with _counter() as once:
+        lidb = predict(networks, portrait)
+        latents = encode_images(base_model, portrait[0])
+    prompts = [networks.config.fill_prompt(networks.config.instance_prompt)]
+    examples = Examples(latents, prompts, [torch.Generator().manual_seed(0)])
+    with _counter() as step:
+        fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
+    return int(once.get_total_flops() + finetune.steps * step.get_total_flops())
+
+
+def generate_flops(networks: Networks) -> int:
+    """One picture of the base model. The steps are alike, so two runs of few steps tell what many cost."""
+    config = networks.config.sample
+    one, two = (_sampled_flops(networks, steps) for steps in (2, 3))
+    return one + (config.steps - 2) * (two - one)
+
+
+def best_rate(device: torch.device, dtype: torch.dtype, *, sides: Sequence[int] = ()) -> float:
+    """The most FLOP/s of any square matrix product."""
+    rates = []
+    for side in sides or SIDES[device.type]:
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        for _ in range(TRIES):
+            began = time.perf_counter()
+            left @ right
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            rates.append(2 * side**3 / (time.perf_counter() - began))
+    return max(rates)
+
+
+def _sampled_flops(networks: Networks, steps: int) -> int:
+    config = replace(networks.config.sample, steps=steps)
+    with _counter() as counter:
+        sample(networks.base_model, ["a photo"], seeds=[0], config=config)
+    return int(counter.get_total_flops())
+
+
+def _counter() -> FlopCounterMode:
+    """torch's counter, taught the CPU's fused attention, which it does not know."""
+    aten: Any = torch.ops.aten
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+        },
+    )
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object) -> int:
+    """query key^T, and the weights times value."""
+    batch, heads, rows, width = query
+    return 2 * batch * heads * rows * key[-2] * (width + value[-1])
+
+
+def _attention_backward_flops(
+    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object
+) -> int:
+    """Five products where the way forth had two: the weights again, and a gradient for each factor."""
+    batch, heads, rows, width = query
+    return 2 * batch * heads * rows * key[-2] * (3 * width + 2 * value[-1])

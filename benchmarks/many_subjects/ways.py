@@ -1,0 +1,125 @@
+"""Ways of serving many subjects, behind one shape, so that one clock can time them all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
+from benchmarks.many_subjects.settings import Method, Task
+from hyperdreambooth.adapter import Adapter
+from hyperdreambooth.attach import attach
+from hyperdreambooth.diffusion import encode_images, sample
+from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.lidb import LiDB, relax_rank
+from hyperdreambooth.personalize import Networks, generate, personalize_faces, predict, unpack
+
+Numbers = NDArray[np.float64]
+
+
+class Way(ABC):
+    """One method. What it can't do is not in `tasks`."""
+
+    tasks: ClassVar[Sequence[Task]] = tuple(Task)
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.adapters: dict[int, Adapter] = {}
+
+    def prepare(self, subjects: Sequence[int]) -> None:
+        """Make these subjects' adapters, off the clock."""
+        missing = sorted(set(subjects) - set(self.adapters))
+        if missing:
+            self.adapters |= dict(zip(missing, random_adapters(self.networks, missing), strict=True))
+
+    def faces(self, subjects: Sequence[int]) -> list[Image.Image]:
+        return [face(subject, size=self.networks.base_model.resolution) for subject in subjects]
+
+    @abstractmethod
+    def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
+        """One picture for each order."""
+
+    def personalize(self, subjects: Sequence[int]) -> list[Numbers]:
+        """Each subject's trained numbers."""
+        raise NotImplementedError(f"{type(self).__name__} only draws")
+
+    def finetuned(self, subjects: Sequence[int]) -> list[Numbers]:
+        """The same before anything is rounded."""
+        return self.personalize(subjects)
+
+    def filled(self, orders: Sequence[Order]) -> list[str]:
+        return [self.networks.config.fill_prompt(order.prompt) for order in orders]
+
+
+class Ours(Way):
+    """The functions that the service calls."""
+
+    def personalize(self, subjects: Sequence[int]) -> list[Numbers]:
+        """As stored: rounded to fp16."""
+        networks, photos = self.networks, [[portrait] for portrait in self.faces(subjects)]
+        outcomes = personalize_faces(
+            photos, networks, networks.config, seeds=list(subjects), report=lambda phase, step, total: None
+        )
+        adapters = [outcome for outcome in outcomes if isinstance(outcome, Adapter)]
+        assert len(adapters) == len(subjects), outcomes
+        return [np.concatenate([adapter.a_train, adapter.b_train], axis=1).astype(float) for adapter in adapters]
+
+    def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
+        adapters = [self.adapters[order.subject] for order in orders]
+        prompts, seeds = [order.prompt for order in orders], [order.seed for order in orders]
+        return generate(self.networks, adapters, prompts, seeds=seeds, config=self.networks.config.sample)
+
+    def finetuned(self, subjects: Sequence[int]) -> list[Numbers]:
+        """What `personalize_faces` has before it packs."""
+        networks, config = self.networks, self.networks.config
+        photos = [[portrait] for portrait in self.faces(subjects)]
+        generators = [torch.Generator().manual_seed(subject) for subject in subjects]
+        start = predict(networks, photos)
+        lidb = relax_rank(start, config.finetune.rank, generators, std=config.finetune.new_rank_std)
+        latents = encode_images(networks.base_model, [portrait for (portrait,) in photos])
+        prompts = [config.fill_prompt(config.instance_prompt)] * len(subjects)
+        examples = Examples(latents, prompts, generators)
+        return rows(fast_finetune(networks.base_model, lidb, examples, config.finetune))
+
+    def keep_resident(self, count: int) -> None:
+        """Adapters in memory, as a worker that has served so many."""
+        self.adapters |= enumerate(resident_adapters(self.networks, count))
+
+    def switched(self, subject: int) -> AbstractContextManager[object]:
+        """The base model as this subject's."""
+        device = self.networks.base_model.device
+        lidb = unpack(self.networks, [self.adapters[subject]])
+        return attach(self.networks.base_model, lidb, subject_of_sample=torch.zeros(1, dtype=torch.long, device=device))
+
+
+class Base(Way):
+    """Nobody's adapter: what the pictures of strangers cost."""
+
+    tasks: ClassVar[Sequence[Task]] = (Task.GENERATE,)
+
+    def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
+        networks, seeds = self.networks, [order.seed for order in orders]
+        return sample(networks.base_model, self.filled(orders), seeds=seeds, config=networks.config.sample)
+
+
+def rows(lidb: LiDB) -> list[Numbers]:
+    """Each subject's train matrices as one array."""
+    return list(torch.cat([lidb.a_train, lidb.b_train], dim=2).double().cpu().numpy())
+
+
+def make_way(method: Method, networks: Networks) -> Way:
+    """diffusers and peft are imported for those that use them only."""
+    match method:
+        case Method.OURS:
+            return Ours(networks)
+        case Method.BASE:
+            return Base(networks)
+        case _:
+            from benchmarks.many_subjects.peft_ways import PEFT_WAYS
+
+            return PEFT_WAYS[method](networks)

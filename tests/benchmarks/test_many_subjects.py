@@ -1,0 +1,220 @@
+"""The benchmark itself, in small: what it compares must be the same work, and its file what it promises."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from benchmarks.many_subjects.__main__ import main, parse
+from benchmarks.many_subjects.bench import Bench, checked
+from benchmarks.many_subjects.floor import _counter, best_rate, generate_flops, personalize_flops
+from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, random_base_model, random_networks
+from benchmarks.many_subjects.orders import orders, subjects_of
+from benchmarks.many_subjects.picture import COLOURS, scaling_picture
+from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
+from benchmarks.many_subjects.ways import Ours, Way, make_way
+from hyperdreambooth.attach import layer_table
+from hyperdreambooth.config import LiDBConfig
+from hyperdreambooth.personalize import Networks
+
+CPU = torch.device("cpu")
+PROMISED = {
+    "task",
+    "method",
+    "subjects",
+    "mix",
+    "seconds_per_subject",
+    "images_per_second",
+    "peak_bytes",
+    "max_weight_difference",
+    "max_pixel_difference",
+    "floor_seconds",
+}
+# Stable Diffusion 1.5 with everything narrow: the same blocks, layers and names.
+SMALL = Shapes(
+    unet={**SD15.unet, "sample_size": 8, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 16},
+    vae={**SD15.vae, "sample_size": 64, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
+    text_encoder={**SD15.text_encoder, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
+)
+
+
+@pytest.fixture(scope="module")
+def settings(noisy_folder: Path) -> Settings:
+    return Settings(
+        model=str(noisy_folder),
+        subjects=(1, 2),
+        methods=(Method.PEFT_LOOP, Method.OURS),
+        mixes=(Mix.DISTINCT, Mix.IDENTICAL),
+        rounds=1,
+        steps=2,
+        noise_draws=2,
+        sample_steps=2,
+        resident=20,
+        device="cpu",
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def networks(settings: Settings) -> Networks:
+    return measured_networks(settings, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def out(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("out") / "many.json"
+    main(settings, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def document(out: Path) -> dict[str, Any]:
+    return dict(json.loads(out.read_text()))
+
+
+def rows_of(document: dict[str, Any], method: Method, task: Task) -> list[dict[str, Any]]:
+    return [row for row in document["rows"] if (row["method"], row["task"]) == (method, task)]
+
+
+def test_the_file_has_the_promised_shape(document: dict[str, Any], settings: Settings) -> None:
+    assert (document["model"], document["dtype"]) == (settings.model, "float32")
+    assert "1 threads" in document["hardware"]
+    assert {(row["task"], row["method"], row["subjects"], row["mix"]) for row in document["rows"]} == {
+        (case.task, method, case.subjects, case.mix) for case in settings.cases() for method in settings.methods
+    }
+    for row in document["rows"]:
+        assert set(row) >= PROMISED
+        assert row["seconds_per_subject"] > row["floor_seconds"] > 0
+        assert row["peak_bytes"] > 50_000_000
+        is_training = row["task"] == Task.PERSONALIZE
+        assert (row["images_per_second"] is None, row["max_pixel_difference"] is None) == (is_training, is_training)
+
+
+def test_our_batches_equal_single_runs(document: dict[str, Any]) -> None:
+    personalized, drawn = (rows_of(document, Method.OURS, task) for task in Task)
+    assert all(row["max_weight_difference"] <= 1e-3 for row in personalized)
+    assert all(row["max_pixel_difference"] <= 2 for row in drawn)
+    assert next(row["max_weight_difference_float64"] for row in personalized if row["subjects"] == 2) <= 1e-9
+    assert next(row["max_pixel_difference_float64"] for row in drawn if row["subjects"] == 2) == 0
+
+
+def test_a_loop_is_timed_once_for_all_larger_batches(settings: Settings) -> None:
+    case, skewed = Case(Task.GENERATE, 32), Case(Task.GENERATE, 16, Mix.SKEWED)
+    assert settings.timed(case, Method.PEFT_LOOP) == replace(case, subjects=2)
+    assert settings.timed(case, Method.OURS) == case
+    assert settings.timed(skewed, Method.HOTSWAP) == skewed
+
+
+def test_a_table_and_a_picture_lie_beside_the_file(out: Path) -> None:
+    text = out.with_suffix(".md").read_text()
+    assert "| personalize |  | 2 | ours |" in text
+    assert "| ours | 20 |" in text
+    assert "where the time goes: generate" in text
+    colours = {colour for _, colour in Image.open(out.with_suffix(".png")).getcolors(1 << 20) or ()}
+    assert {rgb(COLOURS[Method.OURS]), rgb(COLOURS[Method.PEFT_LOOP])} <= colours
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def test_methods_of_which_nothing_fitted_into_memory_have_no_line(document: dict[str, Any]) -> None:
+    missing = [row | {"seconds_per_subject": None} for row in document["rows"]]
+    assert scaling_picture(missing).getcolors(1) is not None
+
+
+@pytest.fixture(params=[method for method in Method if method is not Method.OURS])
+def other_way(request: pytest.FixtureRequest, networks: Networks) -> Way:
+    # Networks of its own: some methods leave their layers in the model.
+    return make_way(request.param, measured_networks(request.getfixturevalue("settings"), dtype=torch.float32))
+
+
+def test_every_method_draws_the_pictures_that_ours_does(other_way: Way, networks: Networks) -> None:
+    wanted, ours = orders(3, Mix.UNIFORM), Ours(networks)
+    for way in (ours, other_way):
+        way.prepare([order.subject for order in wanted])
+    difference = largest_difference(ours.generate(wanted), other_way.generate(wanted))
+    # A LoRA file is rounded to fp16; without any adapter the pictures are others altogether.
+    assert difference > 20 if "Base" in type(other_way).__name__ else difference <= 4
+
+
+def largest_difference(some: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:
+    pairs = zip(some, others, strict=True)
+    return max(int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max()) for one, other in pairs)
+
+
+@pytest.mark.parametrize("method", [Method.PEFT_LOOP, Method.MERGED, Method.HOTSWAP])
+def test_a_switch_is_timed(method: Method, settings: Settings) -> None:
+    switched = Bench(settings, method).switches()
+    assert switched is not None
+    assert 0 < switched.p50_ms <= switched.p99_ms
+
+
+@pytest.mark.parametrize(
+    ("mix", "popularity"), [("distinct", [1] * 16), ("uniform", [4] * 4), ("skewed", [7, 4, 3, 2]), ("identical", [16])]
+)
+def test_mixes_are_as_popular_as_they_say(mix: str, popularity: list[int]) -> None:
+    assert sorted(Counter(subjects_of(16, Mix(mix))).values(), reverse=True) == popularity
+
+
+def test_stable_diffusions_size_is_the_real_one() -> None:
+    # Paper, section 4.1: about 30 K numbers; and the 860 million weights of the published UNet.
+    base_model = random_base_model(SD15, device=torch.device("meta"), dtype=torch.bfloat16)
+    table = layer_table(base_model.unet, base_model.text_encoder, LiDBConfig())
+    assert (len(table.layers), table.total_a + table.total_b) == (200, 30_000)
+    assert sum(weight.numel() for weight in base_model.unet.parameters()) == 859_520_964
+    assert base_model.resolution == 512
+    assert base_model.latent_shape == (4, 64, 64)
+
+
+def test_random_weights_of_that_shape_are_personalised_and_drawn() -> None:
+    networks = random_networks(SMALL, device=CPU, dtype=torch.float32)
+    finetune = replace(networks.config.finetune, steps=1, noise_draws=1)
+    sample = replace(networks.config.sample, steps=2)
+    ours = Ours(replace(networks, config=replace(networks.config, finetune=finetune, sample=sample)))
+    ours.prepare([0, 1])
+    table = ours.networks.basis.table
+    assert [numbers.shape for numbers in ours.personalize([0, 1])] == [(2, table.total_a + table.total_b)] * 2
+    assert [image.size for image in ours.generate(orders(2, Mix.DISTINCT))] == [(64, 64)] * 2
+
+
+def test_flops_are_linear_in_steps(networks: Networks) -> None:
+    def flops(steps: int) -> tuple[int, int]:
+        finetune, sample = networks.config.finetune, networks.config.sample
+        config = replace(networks.config, finetune=replace(finetune, steps=steps), sample=replace(sample, steps=steps))
+        return personalize_flops(replace(networks, config=config)), generate_flops(replace(networks, config=config))
+
+    two, four, eight = (np.array(flops(steps)) for steps in (2, 4, 8))
+    np.testing.assert_array_equal(eight - four, 2 * (four - two))
+
+
+def test_the_cpus_attention_is_counted_like_its_two_products() -> None:
+    query, key, value = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (16, 24, 24))
+    with _counter() as forward:
+        answer = F.scaled_dot_product_attention(query, key, value)
+    assert forward.get_total_flops() == 2 * (2 * 2 * 3 * 16 * 24 * 8)
+    with _counter() as backward:
+        answer.sum().backward()  # type: ignore[no-untyped-call]  # torch
+    assert backward.get_total_flops() == 5 * (2 * 2 * 3 * 16 * 24 * 8)
+
+
+def test_the_best_rate_is_one() -> None:
+    assert best_rate(CPU, torch.float32, sides=[64]) > 1e6
+
+
+def test_the_first_and_the_last_of_a_batch_are_checked() -> None:
+    assert (checked(1, 2), checked(32, 2), checked(4, 9)) == ([0], [0, 31], [0, 1, 2, 3])
+
+
+def test_the_command_line_names_batches_and_methods() -> None:
+    settings, out = parse(["--subjects", "1,16", "--methods", "ours,base", "--steps", "5", "--out", "x.json"])
+    assert (settings.subjects, settings.methods, settings.steps) == ((1, 16), (Method.OURS, Method.BASE), 5)
+    assert out == Path("x.json")
