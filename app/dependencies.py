@@ -39,13 +39,13 @@ PartsDep = Annotated[Parts, Depends(get_parts)]
 
 async def authenticate(request: Request, scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
     """The caller, who has the scopes that the endpoint names and requests left in this minute."""
-    key = await given_key(credentials)
+    key = given_key(credentials)
     caller = caller_of(await read_one(parts.reads, WHO_ASKS, {"key_sha256": key_sha256(key)}))
     admit(request, parts, [Scope(scope) for scope in scopes.scopes], caller)
     return caller
 
 
-async def given_key(credentials: Bearer) -> str:
+def given_key(credentials: HTTPAuthorizationCredentials | None) -> str:
     """The key as it was sent, for an endpoint that looks it up together with what is asked for."""
     if credentials is None:
         raise Unauthorized("Send `Authorization: Bearer <key>`.")
@@ -67,7 +67,7 @@ def caller_with(scope: Scope) -> object:
 
 CallerDep = Annotated[Caller, Security(authenticate)]
 ReaderDep = Annotated[Caller, caller_with(Scope.READ)]
-ReadKeyDep = Annotated[str, Security(given_key, scopes=[Scope.READ.value])]
+ReadKeyDep = Annotated[HTTPAuthorizationCredentials | None, Security(bearer, scopes=[Scope.READ.value])]
 SubjectWriterDep = Annotated[Caller, caller_with(Scope.SUBJECTS_WRITE)]
 GenerationWriterDep = Annotated[Caller, caller_with(Scope.GENERATIONS_WRITE)]
 AdminDep = Annotated[Caller, caller_with(Scope.ADMIN)]
@@ -151,7 +151,10 @@ async def subject_id(subject_id: Annotated[str, Path(examples=["sub_01m8398gmne0
     return typed_id(SUBJECT, subject_id)
 
 
-async def job_id(job_id: Annotated[str, Path(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])]) -> UUID:
+JobIdText = Annotated[str, Path(examples=["job_01m8398gmne0a84bdbs8wn5qd6"])]
+
+
+async def job_id(job_id: JobIdText) -> UUID:
     """The job in the path."""
     return typed_id(JOB, job_id)
 

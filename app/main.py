@@ -31,11 +31,12 @@ from core.settings import Settings
 
 # What a multipart body needs beside its photos, and more than any JSON body needs.
 SMALL_BODY_BYTES = 100_000
+# Tried one after another: jobs, which are polled, come first.
 ROUTERS: tuple[APIRouter, ...] = (
+    app.jobs.endpoints.router,
     app.uploads.endpoints.router,
     app.subjects.endpoints.router,
     app.weights.endpoints.router,
-    app.jobs.endpoints.router,
     app.generations.endpoints.router,
     app.webhooks.endpoints.router,
     app.tokens.endpoints.router,

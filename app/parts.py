@@ -54,7 +54,7 @@ def make_parts(settings: Settings) -> Parts:
         store=ObjectStore(settings),
         photos=PhotoReader(settings),
         publisher=Publisher(),
-        watcher=JobWatcher(settings.database_url.get_secret_value()),
+        watcher=JobWatcher(settings.database_url.get_secret_value(), reads),
         forecaster=Forecaster(read_sessions, batch_size=settings.batch_size),
         metrics=RequestMetrics(),
         limiter=RequestLimiter(per_minute=settings.requests_per_minute),

@@ -65,7 +65,7 @@ def make_async_sessions(engine: AsyncEngine) -> AsyncSessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-async def read_one(engine: AsyncEngine, statement: Select[Any], parameters: Mapping[str, Any]) -> Row[Any] | None:
+async def read_one(engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]) -> Row[Any] | None:
     """One row or none. A connection that died since it was used last is no error: nobody had pinged it."""
     try:
         return await _read_one(engine, statement, parameters)
@@ -75,6 +75,7 @@ async def read_one(engine: AsyncEngine, statement: Select[Any], parameters: Mapp
         return await _read_one(engine, statement, parameters)
 
 
-async def _read_one(engine: AsyncEngine, statement: Select[Any], parameters: Mapping[str, Any]) -> Row[Any] | None:
+async def _read_one(engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]) -> Row[Any] | None:
     async with engine.connect() as connection:
-        return (await connection.execute(statement, parameters)).one_or_none()
+        row: Row[Any] | None = (await connection.execute(statement, parameters)).one_or_none()
+        return row

@@ -1,7 +1,6 @@
 """`/v1/jobs`: watch and cancel."""
 
 from datetime import timedelta
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -13,6 +12,7 @@ from app.dependencies import (
     CallerDep,
     IfNoneMatchDep,
     JobIdDep,
+    JobIdText,
     PartsDep,
     PreferDep,
     ReaderDep,
@@ -20,17 +20,20 @@ from app.dependencies import (
     SessionDep,
     UnitOfWorkDep,
     admit,
+    get_parts,
+    given_key,
     typed_id,
 )
 from app.documented import problems
 from app.jobs import service
+from app.jobs.poll import poll
 from app.jobs.schemas import JobRead
 from app.jobs.stream import event_stream
 from app.paging import PageDep, add_next_link, next_cursor
 from app.preferences import retry_after, wait_seconds
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
-from core.ids import SUBJECT
+from core.ids import JOB, SUBJECT
 from core.lifecycle import FINAL, JobKind, JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -58,20 +61,25 @@ def accepted_headers(job: JobRead, prefer: str | None, *, replayed: bool = False
 
 @router.get("/{job_id}", responses=problems(NotFound, also_304=True), response_model=JobRead)
 async def get_job(
-    job_id: JobIdDep,
-    key: ReadKeyDep,
-    parts: PartsDep,
+    job_id: JobIdText,
+    credentials: ReadKeyDep,
     request: Request,
     if_none_match: IfNoneMatchDep = None,
     prefer: PreferDep = None,
 ) -> Response:
     """A job: status, phase, steps, place in the queue, ETA, result or error. Poll it with `If-None-Match`."""
+    # The most frequent call of all: each dependency would cost as much as all that is done here but for the database.
+    parts, row_id, key = await get_parts(request), typed_id(JOB, job_id), given_key(credentials)
+    caller, job = await poll(parts, key, row_id)
+    admit(request, parts, [Scope.READ], caller)
     seconds = wait_seconds(prefer)
-    seen = known_version(if_none_match)
-    job = await service.look(
-        parts, key, job_id, partial(admit, request, parts, [Scope.READ]), seconds=seconds, seen_version=seen
-    )
-    return conditional(job, if_none_match, progress_headers(job, waited=seconds), version=job.version)
+    if job and await service.changed(parts, job, seconds=seconds, seen_version=known_version(if_none_match)):
+        _, job = await poll(parts, key, row_id)
+    if job is None:
+        raise NotFound
+    described = await service.describe_seen(parts, job)
+    headers = progress_headers(described, waited=seconds)
+    return conditional(described, if_none_match, headers, version=described.version)
 
 
 @router.get("", responses=problems())
@@ -106,15 +114,18 @@ EVENT_STREAM = {
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=problems(NotFound) | {200: EVENT_STREAM})
 async def stream_job_events(
     job_id: JobIdDep,
-    caller: ReaderDep,
+    credentials: ReadKeyDep,
+    request: Request,
     parts: PartsDep,
     last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0, le=MAX_EVENT)] = 0,
 ) -> StreamingResponse:
     """Every change of the job as Server-Sent Events, the first or those after `Last-Event-ID`, until it has ended."""
-    async with parts.sessions() as session:
-        await service.load_job(session, caller, job_id)
+    caller, job = await poll(parts, given_key(credentials), job_id)
+    admit(request, parts, [Scope.READ], caller)
+    if job is None:
+        raise NotFound
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = event_stream(parts, job_id, after=last_event_id)
+    events = event_stream(parts.watcher, job_id, after=last_event_id)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 

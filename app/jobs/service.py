@@ -1,8 +1,6 @@
 """Watch jobs and cancel them."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import Caller
 from app.jobs.forecast import JobRow
 from app.jobs.forecaster import Forecaster
-from app.jobs.poll import poll
 from app.jobs.schemas import JobRead, job_read
 from app.paging import PageRequest
 from app.parts import Parts
@@ -50,61 +47,29 @@ async def describe(session: AsyncSession, forecaster: Forecaster, job: Job) -> J
     return job_read(job, forecast, generation_id=generations.get(job.id), receipt=receipts.get(job.subject_id))
 
 
-async def look(
-    parts: Parts, key: str, job_id: UUID, admit: Callable[[Caller], None], *, seconds: float, seen_version: int | None
-) -> JobRead:
-    """The job once it differs from the version that the caller has seen, or when the time is up."""
-    with parts.watcher.watch(job_id) if seconds else nullcontext() as bell:
-        caller, job = await poll(parts, key, job_id)
-        admit(caller)
-        deadline = asyncio.get_running_loop().time() + seconds
-        while (
-            bell
-            and job is not None
-            and job.status not in FINAL
-            and job.event_count == (seen_version or job.event_count)
-        ):
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                break
-            seen_version = job.event_count
-            await bell.wait(left)
-            _, job = await poll(parts, key, job_id)
-    if job is None:
-        raise NotFound
-    return await _described(parts, job)
-
-
-async def _described(parts: Parts, job: Row[Any]) -> JobRead:
-    receipt = None
+async def describe_seen(parts: Parts, job: Row[Any]) -> JobRead:
+    """The same for a job that `poll` has read, most often without asking the database again."""
+    receipts: Mapping[UUID | None, ErasureReceipt] = {}
     if job.kind is JobKind.ERASE:
         async with parts.read_sessions() as session:
-            receipt = (await _receipts_of(session, [job])).get(job.subject_id)
-    return job_read(job, await parts.forecaster.forecast(job), generation_id=job.generation_id, receipt=receipt)
+            receipts = await _receipts_of(session, [job])
+    forecast = await parts.forecaster.forecast(job)
+    return job_read(job, forecast, generation_id=job.generation_id, receipt=receipts.get(job.subject_id))
 
 
-async def describe_later(
-    parts: Parts, caller: Caller, job_id: UUID, *, seconds: float, seen_version: int | None = None
-) -> JobRead:
-    """The job once its state has changed, or when the time is up. No connection is held meanwhile."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    with parts.watcher.watch(job_id) as bell:
-        while True:
-            async with parts.read_sessions() as session:
-                job = await load_job(session, caller, job_id)
-                seen_version = job.event_count if seen_version is None else seen_version
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or job.status in FINAL or job.event_count != seen_version:
-                    return await describe(session, parts.forecaster, job)
-            await bell.wait(left)
+async def changed(parts: Parts, job: JobRow, *, seconds: float, seen_version: int | None = None) -> bool:
+    """Wait until the job differs from the version that the caller has seen: has it changed since it was read?"""
+    if not seconds or job.status in FINAL or seen_version not in {None, job.event_count}:
+        return False
+    with parts.watcher.watch(job.id) as feed:
+        return await feed.beyond(job.event_count, seconds)
 
 
 async def describe_new(parts: Parts, uow: UnitOfWork, caller: Caller, job: Job, *, prefer: str | None) -> JobRead:
     """Commit, so that the work begins, and describe the new job: at once, or when its state has changed."""
     await uow.commit()
-    if seconds := wait_seconds(prefer):
-        owner = caller.bound_to(job.subject_id)
-        return await describe_later(parts, owner, job.id, seconds=seconds, seen_version=job.event_count)
+    if await changed(parts, job, seconds=wait_seconds(prefer)):
+        await uow.session.refresh(job)
     return await describe(uow.session, parts.forecaster, job)
 
 
