@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Header, Path, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +16,7 @@ from app.parts import Parts
 from app.unit_of_work import UnitOfWork
 from core.accounts import Scope
 from core.database import read_one
-from core.errors import NotFound, Unauthorized
+from core.errors import InvalidRequest, NotFound, Unauthorized
 from core.ids import GENERATION, JOB, SUBJECT, decode_id
 
 MAX_IDEMPOTENCY_KEY = 255
@@ -53,11 +55,28 @@ def given_key(credentials: HTTPAuthorizationCredentials | None) -> str:
 
 
 def admit(request: Request, parts: Parts, scopes: Sequence[Scope], caller: Caller) -> None:
-    """Count the request, then see whether the caller may do this."""
+    """Count the request, then see whether the caller may do this, and whether we know what they ask for."""
     request.state.quota = parts.limiter.quota(caller.key_id)
     parts.limiter.take(request.state.quota)
     for scope in scopes:
         caller.require(scope)
+    if request.scope["query_string"]:
+        refuse_unknown_query(request)
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """A misspelt filter would answer with everything."""
+    known = query_names(request.scope["route"].dependant)
+    if unknown := sorted({name for name in request.query_params if name not in known}):
+        raise InvalidRequest(
+            errors=[{"pointer": f"?{name}", "detail": "There is no such field here"} for name in unknown]
+        )
+
+
+def query_names(dependant: Dependant) -> set[str]:
+    """What an endpoint reads from its query, through all of its dependencies."""
+    own = {str(parameter.alias) for parameter in dependant.query_params}
+    return own.union(*map(query_names, dependant.dependencies))
 
 
 def caller_with(scope: Scope) -> object:
@@ -120,6 +139,22 @@ PreferDep = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """How a request that makes something is told from its repetition."""
+
+    key: str | None
+    keep: timedelta
+
+
+async def repeats(parts: PartsDep, key: IdempotencyKeyDep = None) -> Repeats:
+    """From the header and the settings."""
+    return Repeats(key, timedelta(hours=parts.settings.idempotency_hours))
+
+
+RepeatsDep = Annotated[Repeats, Depends(repeats)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """What a request that makes something says beside its body."""
@@ -164,6 +199,16 @@ async def generation_id(generation_id: Annotated[str, Path(examples=["gen_01m839
     return typed_id(GENERATION, generation_id)
 
 
+async def subject_filter(
+    subject_id: Annotated[
+        str | None, Query(pattern=r"^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$", description="Of this subject only.")
+    ] = None,
+) -> UUID | None:
+    """The subject that a list is about."""
+    return decode_id(SUBJECT, subject_id) if subject_id else None
+
+
+SubjectFilterDep = Annotated[UUID | None, Depends(subject_filter)]
 SubjectIdDep = Annotated[UUID, Depends(subject_id)]
 JobIdDep = Annotated[UUID, Depends(job_id)]
 GenerationIdDep = Annotated[UUID, Depends(generation_id)]

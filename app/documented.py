@@ -1,4 +1,4 @@
-"""How endpoints say in the OpenAPI document which errors they answer with."""
+"""How endpoints say in the OpenAPI document which errors and headers they answer with."""
 
 from typing import Any
 
@@ -7,6 +7,19 @@ from core.errors import AppError
 
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 Responses = dict[int | str, dict[str, Any]]
+# On every answer.
+SHARED_HEADERS = {
+    "X-Request-Id": "Yours, if you sent a tame one.",
+    "Traceparent": "W3C Trace Context: your trace, with a span of ours.",
+    "RateLimit-Policy": "How many requests a minute: of your key, or of your address without one.",
+    "RateLimit": "How many are left, and for how many seconds.",
+}
+# On answers to requests that could have had that header or query field, if there is something to say.
+ANSWERS_TO = {
+    "Idempotency-Key": ("Idempotency-Replayed", "`true`: an earlier request made this."),
+    "Prefer": ("Preference-Applied", "For how long the answer was held at most."),
+    "cursor": ("Link", 'The next page: `<...>; rel="next"`.'),
+}
 
 
 def problems(*errors: type[AppError], also_304: bool = False) -> Responses:
@@ -39,3 +52,37 @@ def problem_example(error: type[AppError]) -> dict[str, Any]:
         "retryable": error.retryable,
         "request_id": "4f1c1c1be3c44b3f9c0a4f9b0a7d6c55",
     }
+
+
+def add_headers(operation: dict[str, Any]) -> None:
+    """The headers of each answer, by what the operation reads and by what it answers."""
+    reads = {parameter["name"] for parameter in operation.get("parameters", ())}
+    for status, response in operation["responses"].items():
+        headers = response.setdefault("headers", {})
+        headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in SHARED_HEADERS}
+        if status < "300":
+            found = (ANSWERS_TO[name] for name in ANSWERS_TO if name in reads)
+            headers |= {name: header(text, required=False) for name, text in found}
+        if "If-None-Match" in reads and status in {"200", "206", "304"}:
+            headers["ETag"] = header("Send it back as `If-None-Match`.")
+        if status == "401":
+            headers["WWW-Authenticate"] = header("Which keys are taken.")
+        if status in {"429", "503"}:
+            headers["Retry-After"] = header("Seconds.", kind="integer")
+
+
+def shared_headers() -> dict[str, Any]:
+    """What `add_headers` refers to."""
+    return {name: header(text) for name, text in SHARED_HEADERS.items()}
+
+
+def header(text: str, *, required: bool = True, kind: str = "string") -> dict[str, Any]:
+    """A header of an answer."""
+    return {"description": text, "required": required, "schema": {"type": kind}}
+
+
+# Of a 202 that names a job.
+JOB_HEADERS = {
+    "Location": header("The job to watch."),
+    "Retry-After": header("Seconds until it is worth asking.", required=False, kind="integer"),
+}

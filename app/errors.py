@@ -14,7 +14,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from core.errors import AppError, InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, Unavailable
+from app.limits import RequestLimiter
+from core.errors import (
+    AppError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
@@ -99,10 +108,22 @@ def _headers(error: AppError) -> dict[str, str]:
 def add_error_responses(app: FastAPI) -> None:
     """Have every error rendered here. What nobody expected is caught by `app/middleware.py`."""
     app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)
     for lost in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(lost, _database_lost)
+
+
+async def _unauthorized(request: Request, error: Exception) -> JSONResponse:
+    """A stranger, who may try only so often."""
+    limiter: RequestLimiter = request.app.state.limiter
+    request.state.quota = limiter.strangers_quota(request.scope)
+    try:
+        limiter.take(request.state.quota)
+    except RateLimited as limited:
+        error = limited
+    return await _app_error(request, error)
 
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
@@ -126,8 +147,15 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     else:
         ours = InvalidRequest(str(error.detail))
     response = problem_response(request.scope, ours)
-    response.headers.update({name: value for name, value in (error.headers or {}).items() if name == "Allow"})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(allowed_methods(request)))
     return response
+
+
+def allowed_methods(request: Request) -> set[str]:
+    """Every method of the path: the framework names those of its first route."""
+    routes = [route for route in request.app.state.routes if route.path_regex.match(request.scope["path"])]
+    return {method for route in routes for method in route.methods}
 
 
 async def _database_lost(request: Request, error: Exception) -> JSONResponse:

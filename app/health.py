@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from enum import StrEnum
+from typing import Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Response
@@ -44,10 +45,16 @@ class Health(BaseModel):
     checks: dict[str, Check]
 
 
-@router.get("/livez")
-async def livez() -> dict[str, str]:
+class Life(BaseModel):
     """The process answers."""
-    return {"status": "alive"}
+
+    status: Literal["alive"] = "alive"
+
+
+@router.get("/livez")
+async def livez() -> Life:
+    """The process answers."""
+    return Life()
 
 
 @router.get("/readyz", responses={503: {"model": Health, "description": "Requests would fail"}})

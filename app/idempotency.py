@@ -14,7 +14,7 @@ from core.errors import IdempotencyInFlight, IdempotencyMismatch
 from core.ids import JOB, decode_id
 from core.tables import IdempotencyRecord, Job
 
-ACCEPTED = 202
+CREATED, ACCEPTED = 201, 202
 LOCK_SPACE = 0x48444249
 IN_FLIGHT_RETRY_SECONDS = 1
 
@@ -74,9 +74,23 @@ class Replayable:
         )
 
 
+def replay_headers(*, replayed: bool) -> dict[str, str]:
+    """How an answer says that it was given before."""
+    return {"Idempotency-Replayed": "true"} if replayed else {}
+
+
 def replayable(caller: Caller, key: str | None, sha256: str) -> Replayable | None:
     """None for a request without a key."""
     return Replayable(account_id=caller.account_id, key=key, sha256=sha256) if key else None
+
+
+async def earlier_id(session: AsyncSession, replay: Replayable | None, prefix: str) -> UUID | None:
+    """The id of what the first request with this key made. From here on the key is ours until the transaction ends."""
+    if replay is None:
+        return None
+    await replay.lock(session)
+    location = await replay.earlier(session)
+    return decode_id(prefix, location.rsplit("/", 1)[-1]) if location else None
 
 
 async def earlier_job(session: AsyncSession, replay: Replayable | None) -> Job | None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Scope
 
 from core.errors import RateLimited, TooManyImages, TooManyJobs
 from core.lifecycle import JobKind, JobStatus
@@ -46,20 +47,25 @@ class Quota:
 
 
 class RequestLimiter:
-    """Counts requests by key. Memory: one number for each key seen in this minute."""
+    """Counts requests by key, or by address without one. Memory: one number for each that was seen in this minute."""
 
     def __init__(self, *, per_minute: int) -> None:
         self._per_minute = per_minute
         self._resets_at = -math.inf
-        self._quotas: dict[UUID, Quota] = {}
+        self._quotas: dict[UUID | str, Quota] = {}
 
-    def quota(self, key_id: UUID) -> Quota:
-        """The key's quota of this minute."""
+    def quota(self, whose: UUID | str) -> Quota:
+        """What a key, or an address without one, has used of this minute."""
         now = time.monotonic()
         if now >= self._resets_at:
             self._resets_at = now + WINDOW_SECONDS
             self._quotas.clear()
-        return self._quotas.setdefault(key_id, Quota(limit=self._per_minute, resets_at=self._resets_at))
+        return self._quotas.setdefault(whose, Quota(limit=self._per_minute, resets_at=self._resets_at))
+
+    def strangers_quota(self, scope: Scope) -> Quota:
+        """Of requests without a key that works, from the same address."""
+        client = scope.get("client")
+        return self.quota(client[0] if client else "")
 
     @staticmethod
     def take(quota: Quota) -> None:

@@ -67,6 +67,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhooks=app.webhooks.messages.router,
     )
     service.state.parts = parts
+    service.state.limiter = parts.limiter
+    service.state.routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         service.include_router(router)
     add_error_responses(service)
@@ -75,6 +77,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         form_bytes=MAX_PHOTOS * settings.max_photo_bytes + SMALL_BODY_BYTES,
         other_bytes=SMALL_BODY_BYTES,
     )
-    service.add_middleware(RequestContext, metrics=parts.metrics)
+    service.add_middleware(RequestContext, metrics=parts.metrics, limiter=parts.limiter)
     service.openapi = lambda: openapi_document(service)  # type: ignore[method-assign]
     return service

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import problem_response
+from app.limits import Quota, RequestLimiter
 from app.request_metrics import RequestMetrics
 from core.errors import AppError, BodyTooLarge
 
@@ -25,8 +26,8 @@ log = structlog.get_logger()
 class RequestContext:
     """Ids in and out, the log line, and the last resort: an unexpected error is a problem of ours, with its id."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics, limiter: RequestLimiter) -> None:
+        self.app, self.metrics, self.limiter = app, metrics, limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,10 +44,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 outgoing = {"x-request-id": state["request_id"], "traceparent": state["traceparent"]}
-                if quota := state.get("quota"):
-                    if status == NOT_MODIFIED:
-                        quota.give_back()
-                    outgoing |= quota.headers()
+                outgoing |= self._count(scope, state.get("quota"), status).headers()
                 message["headers"] = [
                     *message.get("headers", ()),
                     *((name.encode(), value.encode()) for name, value in outgoing.items()),
@@ -61,6 +59,15 @@ class RequestContext:
                 await problem_response(scope, AppError())(scope, receive, send_with_ids)
         finally:
             self._record(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, quota: Quota | None, status: int) -> Quota:
+        """What is left to whoever asked. Who gave no key is told what their address has; health is free."""
+        if quota is None:
+            quota = self.limiter.strangers_quota(scope)
+            quota.used += scope["path"] not in QUIET_PATHS
+        if status == NOT_MODIFIED:
+            quota.give_back()
+        return quota
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         self.metrics.observe(scope, status=status, seconds=seconds)

@@ -1,13 +1,15 @@
-"""The OpenAPI document: what FastAPI finds out by itself, and the errors that every endpoint shares."""
+"""The OpenAPI document: what FastAPI finds out by itself, and what every endpoint shares: errors, headers, examples."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.documented import add_problem
+from app.documented import add_headers, add_problem, shared_headers
 from app.errors import FieldError, Problem
-from app.subjects.schemas import SubjectFields
+from app.examples import EXAMPLES
+from app.jobs.watch import EventRead
+from app.subjects.schemas import SubjectFields, UploadedSubject
 from core.errors import AppError, BodyTooLarge, Forbidden, InvalidRequest, RateLimited, Unauthorized, Unavailable
 
 DESCRIPTION = """One photo of a person in, personal weights out, pictures on demand.
@@ -15,8 +17,9 @@ DESCRIPTION = """One photo of a person in, personal weights out, pictures on dem
 Upload a photo (`POST /v1/subjects`), poll the job that `Location` names (with `If-None-Match` or `Prefer: wait=20`),
 then ask for pictures (`POST /v1/subjects/{id}/generations`) or download the weights.
 """
-METHODS = ("get", "post", "put", "patch", "delete")
 HEALTH = ("/livez", "/readyz", "/metrics")
+# What FastAPI doesn't see, since we read or write it by hand.
+READ_BY_HAND = (Problem, FieldError, SubjectFields, UploadedSubject, EventRead)
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
@@ -29,20 +32,27 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             webhooks=app.webhooks.routes,
         )
-        schemas = document["components"]["schemas"]
-        for model in (Problem, FieldError, SubjectFields):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
+        _complete_schemas(document["components"]["schemas"])
+        document["components"]["headers"] = shared_headers()
         for path, item in document["paths"].items():
-            for method in METHODS:
-                if method in item and path not in HEALTH:
-                    _add_shared_errors(item[method], has_body=method in {"post", "patch"})
+            for method, operation in item.items():
+                if path not in HEALTH:
+                    _add_shared_errors(operation, has_body=method in {"post", "patch"})
+                add_headers(operation)
         for item in document.get("webhooks", {}).values():
             del item["post"]["responses"]["422"]  # it is the receiver who answers
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _complete_schemas(schemas: dict[str, Any]) -> None:
+    for model in READ_BY_HAND:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
 
 
 def _add_shared_errors(operation: dict[str, Any], *, has_body: bool) -> None:

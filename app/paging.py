@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from core.errors import InvalidRequest
 
+CURSOR = r"^[A-Za-z0-9_-]{22}$"
+
 
 class PageRequest(BaseModel):
     """Which part of a list is asked for."""
@@ -20,7 +22,7 @@ class PageRequest(BaseModel):
 
 def page_request(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = None,
 ) -> PageRequest:
     """`?limit=&cursor=`."""
     return PageRequest(limit=limit, before=decode_cursor(cursor) if cursor else None)

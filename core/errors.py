@@ -13,6 +13,7 @@ class FailureCode(StrEnum):
     FACE_TOO_SMALL = "face_too_small"
     BLURRED = "blurred"
     PROMPT_TOO_LONG = "prompt_too_long"
+    UNSUITABLE_SIZE = "unsuitable_size"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     STORAGE_UNAVAILABLE = "storage_unavailable"
@@ -29,6 +30,7 @@ FAILURE_TITLES: dict[FailureCode, str] = {
     FailureCode.FACE_TOO_SMALL: "The face in this photo is too small",
     FailureCode.BLURRED: "The face in this photo is blurred",
     FailureCode.PROMPT_TOO_LONG: "The prompt has more words than the model reads",
+    FailureCode.UNSUITABLE_SIZE: "The model draws no pictures of this size",
     FailureCode.DIVERGED: "The finetuning did not settle",
     FailureCode.OUT_OF_MEMORY: "The GPU's memory was not enough",
     FailureCode.STORAGE_UNAVAILABLE: "The object store was not reachable",
@@ -196,7 +198,7 @@ class UploadMissing(AppError):
 
 
 class UploadUsed(AppError):
-    """Each upload makes one subject."""
+    """Each upload is one photo of one subject."""
 
     status, code, title = 409, "upload_used", "This upload was used already"
 

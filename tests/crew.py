@@ -24,6 +24,13 @@ LEASE_SECONDS, SWEEP_SECONDS = 2, 0.5
 STOP_SECONDS = 60
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The settings as another process reads them."""
+    given = settings.model_dump(exclude_none=True, include=set(Settings.model_fields))
+    plain = {name: getattr(value, "get_secret_value", lambda value=value: value)() for name, value in given.items()}
+    return {f"HDB_{name.upper()}": str(value) for name, value in plain.items()}
+
+
 class Crew:
     """Starts workers, holds their engines at a step, kills them, and looks at what becomes of the jobs."""
 
@@ -36,12 +43,8 @@ class Crew:
         self, role: WorkerRole = WorkerRole.GPU, *, module: str = "tests.worker.worker_with_fake_engine"
     ) -> subprocess.Popen[bytes]:
         """A worker's parent process; its pool follows by itself."""
-        addresses = self.settings.model_dump(exclude_none=True, include=set(Settings.model_fields))
-        plain = {
-            name: getattr(value, "get_secret_value", lambda value=value: value)() for name, value in addresses.items()
-        }
-        plain |= {"lease_seconds": LEASE_SECONDS, "sweep_seconds": SWEEP_SECONDS, "log_json": True}
-        env = os.environ | {f"HDB_{name.upper()}": str(value) for name, value in plain.items()}
+        quick = {"lease_seconds": LEASE_SECONDS, "sweep_seconds": SWEEP_SECONDS, "log_json": True}
+        env = os.environ | environment_of(self.settings.model_copy(update=quick))
         command = [sys.executable, "-m", module, role]
         worker = subprocess.Popen(command, env=env | {FOLDER: str(self.folder)})
         self._workers.append(worker)

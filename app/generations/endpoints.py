@@ -1,9 +1,8 @@
 """`/v1/generations`: pictures of a subject."""
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.dependencies import (
     GenerationIdDep,
@@ -11,12 +10,12 @@ from app.dependencies import (
     PartsDep,
     ReaderDep,
     SessionDep,
+    SubjectFilterDep,
     SubjectIdDep,
     SubmissionDep,
     UnitOfWorkDep,
-    typed_id,
 )
-from app.documented import problems
+from app.documented import JOB_HEADERS, problems
 from app.generations import service
 from app.generations.schemas import GenerationAndJob, GenerationList, GenerationRead, NewGeneration
 from app.jobs.endpoints import accepted_headers
@@ -32,10 +31,9 @@ from core.errors import (
     TooManyImages,
     TooManyJobs,
 )
-from core.ids import SUBJECT
 
 router = APIRouter(prefix="/v1", tags=["generations"])
-REFUSALS = problems(
+REFUSALS = {202: {"headers": JOB_HEADERS}} | problems(
     IdempotencyInFlight,
     IdempotencyMismatch,
     NotFound,
@@ -77,11 +75,10 @@ async def list_generations(
     request: Request,
     response: Response,
     *,
-    subject_id: Annotated[str | None, Query()] = None,
+    subject_id: SubjectFilterDep = None,
 ) -> GenerationList:
     """Generations, newest first."""
-    subject = typed_id(SUBJECT, subject_id) if subject_id else None
-    generations, ids = await service.list_generations(session, parts.store, caller, page, subject_id=subject)
+    generations, ids = await service.list_generations(session, parts.store, caller, page, subject_id=subject_id)
     cursor = next_cursor(ids, page)
     add_next_link(request, response, cursor)
     return GenerationList(generations=generations, next_cursor=cursor)

@@ -18,6 +18,7 @@ from app.dependencies import (
     ReaderDep,
     ReadKeyDep,
     SessionDep,
+    SubjectFilterDep,
     UnitOfWorkDep,
     admit,
     get_parts,
@@ -25,6 +26,7 @@ from app.dependencies import (
     typed_id,
 )
 from app.documented import problems
+from app.idempotency import replay_headers
 from app.jobs import service
 from app.jobs.poll import poll
 from app.jobs.schemas import JobRead
@@ -33,7 +35,7 @@ from app.paging import PageDep, add_next_link, next_cursor
 from app.preferences import retry_after, wait_seconds
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
-from core.ids import JOB, SUBJECT
+from core.ids import JOB
 from core.lifecycle import FINAL, JobKind, JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -56,7 +58,7 @@ def progress_headers(job: JobRead, *, waited: int = 0) -> dict[str, str]:
 def accepted_headers(job: JobRead, prefer: str | None, *, replayed: bool = False) -> dict[str, str]:
     """What a 202 says beside its body."""
     headers = {"Location": job.links["self"], **progress_headers(job, waited=wait_seconds(prefer))}
-    return headers | ({"Idempotency-Replayed": "true"} if replayed else {})
+    return headers | replay_headers(replayed=replayed)
 
 
 @router.get("/{job_id}", responses=problems(NotFound, also_304=True), response_model=JobRead)
@@ -93,21 +95,43 @@ async def list_jobs(
     *,
     status: Annotated[JobStatus | None, Query()] = None,
     kind: Annotated[JobKind | None, Query()] = None,
-    subject_id: Annotated[str | None, Query()] = None,
+    subject_id: SubjectFilterDep = None,
 ) -> JobList:
     """Jobs, newest first."""
-    subject = typed_id(SUBJECT, subject_id) if subject_id else None
     jobs, ids = await service.list_jobs(
-        session, parts.forecaster, caller, page, status=status, kind=kind, subject_id=subject
+        session, parts.forecaster, caller, page, status=status, kind=kind, subject_id=subject_id
     )
     cursor = next_cursor(ids, page)
     add_next_link(request, response, cursor)
     return JobList(jobs=jobs, next_cursor=cursor)
 
 
+EXAMPLE_STREAM = """id: 2
+event: job
+data: {"number": 2, "at": "2026-11-23T08:00:01Z", "status": "running", "phase": null, "attempt": 1}
+
+"""
+# `itemSchema` describes one event (OpenAPI 3.2; FastAPI writes it so too).
 EVENT_STREAM = {
     "description": "The events, each as JSON",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {
+                    "id": {"type": "string", "pattern": "^[0-9]+$", "description": "For `Last-Event-ID`."},
+                    "event": {"type": "string", "const": "job"},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/components/schemas/EventRead"},
+                    },
+                },
+            },
+            "example": EXAMPLE_STREAM,
+        }
+    },
 }
 
 

@@ -17,7 +17,7 @@ from app.dependencies import (
     SubmissionDep,
     UnitOfWorkDep,
 )
-from app.documented import problems
+from app.documented import JOB_HEADERS, problems
 from app.jobs.endpoints import accepted_headers
 from app.jobs.schemas import JobRead
 from app.jobs.service import describe_new
@@ -45,11 +45,12 @@ from core.errors import (
 )
 
 router = APIRouter(prefix="/v1/subjects", tags=["subjects"])
-REFUSALS = problems(
+REFUSALS = {202: {"headers": JOB_HEADERS}} | problems(
     ConsentRequired,
     IdempotencyInFlight,
     IdempotencyMismatch,
     NoHypernetwork,
+    NotFound,
     PhotoTooLarge,
     PhotoTooManyPixels,
     PhotoUnreadable,
@@ -115,7 +116,7 @@ async def rename_subject(
     return await service.rename(uow.session, caller, subject_id, change.name)
 
 
-@router.delete("/{subject_id}", status_code=202, responses=problems(NotFound))
+@router.delete("/{subject_id}", status_code=202, responses=problems(NotFound) | {202: {"headers": JOB_HEADERS}})
 async def erase_subject(
     subject_id: SubjectIdDep,
     caller: KeyHolderWriterDep,

@@ -48,7 +48,7 @@ class UploadedSubject(SubjectFields):
     upload_ids: list[str] = Field(
         min_length=1,
         max_length=MAX_PHOTOS,
-        description="Of `POST /v1/uploads`; several photos of one person make a better likeness.",
+        description="Of `POST /v1/uploads`, all of one person.",
         json_schema_extra={"uniqueItems": True},
     )
 
@@ -159,9 +159,10 @@ def request_body() -> dict[str, Any]:
     schema["properties"] = {"photo": photo, **schema["properties"]}
     schema["required"] = ["photo", *schema["required"]]
     schema["title"] = "NewSubject"
-    uploaded = UploadedSubject.model_json_schema(ref_template="#/components/schemas/{model}")
-    uploaded.pop("$defs")
     return {
         "required": True,
-        "content": {"multipart/form-data": {"schema": schema}, "application/json": {"schema": uploaded}},
+        "content": {
+            "multipart/form-data": {"schema": schema, "example": {"consent": "self", "name": "Ada"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/UploadedSubject"}},
+        },
     }

@@ -19,6 +19,6 @@ class NewToken(BaseModel):
 class TokenRead(BaseModel):
     """The token, shown this once."""
 
-    token: str = Field(examples=["hdb_tok_..."], description="Use it like a key.")
+    token: str | None = Field(description="Use it like a key. null in a repeated answer: it is shown once.")
     subject_id: str | None
     expires_at: datetime

@@ -7,8 +7,12 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import Caller
+from app.dependencies import Repeats
+from app.idempotency import CREATED, earlier_id, fingerprint, replayable
+from app.links import token_path
 from app.subjects.service import load_subject
 from core.accounts import Scope, hash_key, key_hint, new_key
+from core.ids import API_KEY
 from core.tables import ApiKey
 
 TOKEN_PREFIX = "hdb_tok_"  # noqa: S105 - how every token begins, not one of them
@@ -16,11 +20,17 @@ TOKEN_SCOPES = (Scope.READ, Scope.SUBJECTS_WRITE)
 
 
 async def create_token(
-    session: AsyncSession, caller: Caller, subject_id: UUID | None, *, seconds: int
-) -> tuple[ApiKey, str]:
-    """The token's row and its text."""
+    session: AsyncSession, caller: Caller, subject_id: UUID | None, repeats: Repeats, *, seconds: int
+) -> tuple[ApiKey, str | None]:
+    """The token's row and its text; no text if an earlier request made it."""
     if subject_id is not None:
         await load_subject(session, caller, subject_id)
+    asked = fingerprint(b"token", subject_id.bytes if subject_id else b"", str(seconds).encode())
+    replay = replayable(caller, repeats.key, asked)
+    earlier = await earlier_id(session, replay, API_KEY)
+    # One that is over is nothing to repeat.
+    if earlier and (known := await session.get(ApiKey, earlier)):
+        return known, None
     text = new_key(TOKEN_PREFIX)
     token = ApiKey(
         account_id=caller.account_id,
@@ -33,5 +43,7 @@ async def create_token(
     )
     session.add(token)
     await session.flush()
+    if replay:
+        await replay.remember(session, token_path(token.id), status=CREATED, keep=repeats.keep)
     await session.refresh(token)
     return token, text

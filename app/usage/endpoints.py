@@ -1,9 +1,11 @@
 """`/v1/usage`: what the account used."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from app.dependencies import KeyHolderDep, SessionDep
 from app.documented import problems
@@ -16,13 +18,23 @@ MAX_DAYS = timedelta(days=366)
 USUAL_DAYS = timedelta(days=29)
 
 
+def written_out(given: object) -> object:
+    """Pydantic would take a number for seconds since 1970."""
+    if isinstance(given, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given, re.ASCII):
+        raise ValueError("A day is written 2026-11-23.")
+    return given
+
+
+Day = Annotated[date, BeforeValidator(written_out)]
+
+
 @router.get("", responses=problems())
 async def get_usage(
     caller: KeyHolderDep,
     session: SessionDep,
     *,
-    since: Annotated[date | None, Query(description="The first day; 29 days before `until` if absent.")] = None,
-    until: Annotated[date | None, Query(description="The last day; today if absent.")] = None,
+    since: Annotated[Day | None, Query(description="The first day; 29 days before `until` if absent.")] = None,
+    until: Annotated[Day | None, Query(description="The last day; today if absent.")] = None,
 ) -> Usage:
     """Jobs, seconds, pictures and bytes by day (UTC)."""
     last = until or datetime.now(UTC).date()

@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app.dependencies import AdminDep, IdempotencyKeyDep, PartsDep, SessionDep, UnitOfWorkDep, typed_id
-from app.documented import problems
+from app.dependencies import AdminDep, PartsDep, RepeatsDep, SessionDep, UnitOfWorkDep, typed_id
+from app.documented import header, problems
+from app.idempotency import replay_headers
 from app.links import webhook_endpoint_path
-from app.paging import PageDep, next_cursor
+from app.paging import PageDep, add_next_link, next_cursor
 from app.webhooks import service
 from app.webhooks.schemas import (
     DeliveryList,
@@ -21,7 +22,7 @@ from app.webhooks.schemas import (
     delivery_read,
     endpoint_read,
 )
-from core.errors import IdempotencyInFlight, IdempotencyMismatch, InvalidRequest, NotFound
+from core.errors import IdempotencyInFlight, IdempotencyMismatch, NotFound
 from core.ids import DELIVERY, WEBHOOK
 
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"])
@@ -37,40 +38,43 @@ def delivery_id(delivery_id: Annotated[str, Path(examples=["dlv_01m8398gmne0a84b
     return typed_id(DELIVERY, delivery_id)
 
 
+REPEATED = problems(IdempotencyMismatch, IdempotencyInFlight)
 EndpointIdDep = Annotated[UUID, Depends(endpoint_id)]
 DeliveryIdDep = Annotated[UUID, Depends(delivery_id)]
 
 
-@router.post("", status_code=201, responses=problems(InvalidRequest, IdempotencyMismatch, IdempotencyInFlight))
+@router.post("", status_code=201, responses=REPEATED | {201: {"headers": {"Location": header("The endpoint.")}}})
 async def create_webhook_endpoint(
     body: NewWebhookEndpoint,
     caller: AdminDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
+    repeats: RepeatsDep,
     response: Response,
-    idempotency_key: IdempotencyKeyDep = None,
 ) -> WebhookEndpointRead:
     """Be told when jobs start and end. The secret in the answer is shown this once."""
     endpoint, replayed = await service.create_endpoint(
         uow.session,
         caller,
         body,
-        key=idempotency_key,
-        keep=timedelta(hours=parts.settings.idempotency_hours),
+        repeats,
         allow_private=parts.settings.webhook_private_addresses,
     )
     response.headers["Location"] = webhook_endpoint_path(endpoint.id)
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
+    response.headers.update(replay_headers(replayed=replayed))
     return endpoint_read(endpoint, secret=None if replayed else endpoint.secret)
 
 
 @router.get("", responses=problems())
-async def list_webhook_endpoints(caller: AdminDep, session: SessionDep, page: PageDep) -> WebhookEndpointList:
+async def list_webhook_endpoints(
+    caller: AdminDep, session: SessionDep, page: PageDep, request: Request, response: Response
+) -> WebhookEndpointList:
     """Endpoints, newest first."""
     rows = await service.list_endpoints(session, caller, page)
     shown = [endpoint_read(row) for row in rows[: page.limit]]
-    return WebhookEndpointList(webhook_endpoints=shown, next_cursor=next_cursor([row.id for row in rows], page))
+    cursor = next_cursor([row.id for row in rows], page)
+    add_next_link(request, response, cursor)
+    return WebhookEndpointList(webhook_endpoints=shown, next_cursor=cursor)
 
 
 @router.get("/{endpoint_id}", responses=problems(NotFound))
@@ -87,30 +91,47 @@ async def delete_webhook_endpoint(endpoint_id: EndpointIdDep, caller: AdminDep, 
     await service.delete_endpoint(uow.session, caller, endpoint_id)
 
 
-@router.post("/{endpoint_id}/rotate-secret", responses=problems(NotFound))
+@router.post("/{endpoint_id}/rotate-secret", responses=REPEATED | problems(NotFound))
 async def rotate_webhook_secret(
-    endpoint_id: EndpointIdDep, body: SecretRotation, caller: AdminDep, uow: UnitOfWorkDep
+    endpoint_id: EndpointIdDep,
+    body: SecretRotation,
+    caller: AdminDep,
+    uow: UnitOfWorkDep,
+    repeats: RepeatsDep,
+    response: Response,
 ) -> WebhookEndpointRead:
     """A new secret, shown this once; messages carry signatures of both until the overlap ends."""
     overlap = timedelta(seconds=body.overlap_seconds)
-    endpoint = await service.rotate_secret(uow.session, caller, endpoint_id, overlap=overlap)
-    return endpoint_read(endpoint, secret=endpoint.secret)
+    endpoint, replayed = await service.rotate_secret(uow.session, caller, endpoint_id, repeats, overlap=overlap)
+    response.headers.update(replay_headers(replayed=replayed))
+    return endpoint_read(endpoint, secret=None if replayed else endpoint.secret)
 
 
-@router.post("/{endpoint_id}/test", status_code=202, responses=problems(NotFound))
-async def test_webhook_endpoint(endpoint_id: EndpointIdDep, caller: AdminDep, uow: UnitOfWorkDep) -> DeliveryRead:
+@router.post("/{endpoint_id}/test", status_code=202, responses=REPEATED | problems(NotFound))
+async def test_webhook_endpoint(
+    endpoint_id: EndpointIdDep, caller: AdminDep, uow: UnitOfWorkDep, repeats: RepeatsDep, response: Response
+) -> DeliveryRead:
     """Send a message of type `webhook.test`."""
-    return delivery_read(await service.send_test(uow.session, caller, endpoint_id))
+    delivery, replayed = await service.send_test(uow.session, caller, endpoint_id, repeats)
+    response.headers.update(replay_headers(replayed=replayed))
+    return delivery_read(delivery)
 
 
 @router.get("/{endpoint_id}/deliveries", responses=problems(NotFound))
 async def list_webhook_deliveries(
-    endpoint_id: EndpointIdDep, caller: AdminDep, session: SessionDep, page: PageDep
+    endpoint_id: EndpointIdDep,
+    caller: AdminDep,
+    session: SessionDep,
+    page: PageDep,
+    request: Request,
+    response: Response,
 ) -> DeliveryList:
     """What the endpoint was told, newest first."""
     rows = await service.list_deliveries(session, caller, endpoint_id, page)
     shown = [delivery_read(row) for row in rows[: page.limit]]
-    return DeliveryList(deliveries=shown, next_cursor=next_cursor([row.id for row in rows], page))
+    cursor = next_cursor([row.id for row in rows], page)
+    add_next_link(request, response, cursor)
+    return DeliveryList(deliveries=shown, next_cursor=cursor)
 
 
 @router.post("/{endpoint_id}/deliveries/{delivery_id}/replay", status_code=202, responses=problems(NotFound))

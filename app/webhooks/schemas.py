@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.texts import SOMETHING
 from core.ids import DELIVERY, JOB, SUBJECT, WEBHOOK, encode_id
 from core.tables import WebhookDelivery, WebhookEndpoint
 from core.webhooks import WebhookEvent
 
 MAX_OVERLAP_SECONDS = 7 * 86_400
-Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=SOMETHING)]
 
 
 class NewWebhookEndpoint(BaseModel):

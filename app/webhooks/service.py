@@ -10,45 +10,40 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import Caller
-from app.idempotency import Replayable, fingerprint
-from app.links import webhook_endpoint_path
+from app.dependencies import Repeats
+from app.idempotency import ACCEPTED, CREATED, earlier_id, fingerprint, replayable
+from app.links import delivery_path, webhook_endpoint_path
 from app.paging import PageRequest
 from app.webhooks.schemas import NewWebhookEndpoint
 from core.addresses import is_public
 from core.errors import InvalidRequest, NotFound
-from core.ids import WEBHOOK, decode_id
+from core.ids import DELIVERY, WEBHOOK
 from core.tables import WebhookDelivery, WebhookEndpoint
 from core.webhooks import TEST_EVENT, new_secret
 
-CREATED = 201
+OK = 200
 
 
 async def create_endpoint(
     session: AsyncSession,
     caller: Caller,
     request: NewWebhookEndpoint,
+    repeats: Repeats,
     *,
-    key: str | None,
-    keep: timedelta,
     allow_private: bool,
 ) -> tuple[WebhookEndpoint, bool]:
     """A new endpoint with its secret, and whether it is an earlier request's."""
     check_url(request.url, allow_private=allow_private)
-    content = fingerprint(b"webhook", request.model_dump_json().encode())
-    replay = Replayable(account_id=caller.account_id, key=key, sha256=content) if key else None
-    if replay:
-        await replay.lock(session)
-        if location := await replay.earlier(session):
-            endpoint_id = decode_id(WEBHOOK, location.rsplit("/", 1)[-1])
-            assert endpoint_id is not None
-            return await load_endpoint(session, caller, endpoint_id), True
+    replay = replayable(caller, repeats.key, fingerprint(b"webhook", request.model_dump_json().encode()))
+    if earlier := await earlier_id(session, replay, WEBHOOK):
+        return await load_endpoint(session, caller, earlier), True
     endpoint = WebhookEndpoint(
         account_id=caller.account_id, url=request.url, events=list(dict.fromkeys(request.events)), secret=new_secret()
     )
     session.add(endpoint)
     await session.flush()
     if replay:
-        await replay.remember(session, webhook_endpoint_path(endpoint.id), status=CREATED, keep=keep)
+        await replay.remember(session, webhook_endpoint_path(endpoint.id), status=CREATED, keep=repeats.keep)
     await session.refresh(endpoint)
     return endpoint, False
 
@@ -94,13 +89,18 @@ async def list_endpoints(session: AsyncSession, caller: Caller, page: PageReques
 
 
 async def rotate_secret(
-    session: AsyncSession, caller: Caller, endpoint_id: UUID, *, overlap: timedelta
-) -> WebhookEndpoint:
-    """A new secret; the old one signs too until the overlap ends."""
+    session: AsyncSession, caller: Caller, endpoint_id: UUID, repeats: Repeats, *, overlap: timedelta
+) -> tuple[WebhookEndpoint, bool]:
+    """A new secret, beside which the old one signs until the overlap ends; and whether an earlier request made it."""
     endpoint = await load_endpoint(session, caller, endpoint_id)
+    replay = replayable(caller, repeats.key, fingerprint(b"rotate", endpoint_id.bytes, str(overlap).encode()))
+    if await earlier_id(session, replay, WEBHOOK):
+        return endpoint, True
     endpoint.previous_secret, endpoint.secret = endpoint.secret, new_secret()
     endpoint.previous_secret_expires_at = await session.scalar(select(func.now() + overlap))
-    return endpoint
+    if replay:
+        await replay.remember(session, webhook_endpoint_path(endpoint.id), status=OK, keep=repeats.keep)
+    return endpoint, False
 
 
 async def delete_endpoint(session: AsyncSession, caller: Caller, endpoint_id: UUID) -> None:
@@ -132,11 +132,19 @@ async def replay_delivery(
     return delivery
 
 
-async def send_test(session: AsyncSession, caller: Caller, endpoint_id: UUID) -> WebhookDelivery:
-    """A ping, delivered like any other message."""
+async def send_test(
+    session: AsyncSession, caller: Caller, endpoint_id: UUID, repeats: Repeats
+) -> tuple[WebhookDelivery, bool]:
+    """A ping, delivered like any other message; and whether an earlier request sent it."""
     endpoint = await load_endpoint(session, caller, endpoint_id)
+    replay = replayable(caller, repeats.key, fingerprint(b"test", endpoint_id.bytes))
+    earlier = await earlier_id(session, replay, DELIVERY)
+    if earlier and (known := await session.get(WebhookDelivery, earlier)):
+        return known, True
     delivery = WebhookDelivery(endpoint_id=endpoint.id, event=TEST_EVENT, next_attempt_at=func.now())
     session.add(delivery)
     await session.flush()
+    if replay:
+        await replay.remember(session, delivery_path(endpoint.id, delivery.id), status=ACCEPTED, keep=repeats.keep)
     await session.refresh(delivery)
-    return delivery
+    return delivery, False

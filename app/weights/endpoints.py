@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.answers import is_known
 from app.dependencies import IfNoneMatchDep, PartsDep, ReaderDep, SubjectIdDep, UnitOfWorkDep
-from app.documented import problems
+from app.documented import JOB_HEADERS, problems
 from app.jobs.endpoints import accepted_headers
 from app.jobs.schemas import JobRead
 from app.jobs.service import describe_new
@@ -22,7 +22,7 @@ MEDIA_TYPE = "application/octet-stream"
 BINARY = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 RESPONSES = problems(NotFound, RangeNotSatisfiable, SubjectNotReady, TooManyJobs, also_304=True) | {
     200: {"description": "The safetensors file", **BINARY},
-    202: {"description": "It is being folded: watch this job", "model": JobRead},
+    202: {"description": "It is being folded: watch this job", "model": JobRead, "headers": JOB_HEADERS},
     206: {"description": "The range that was asked for", **BINARY},
 }
 

@@ -4,6 +4,7 @@ from fastapi import APIRouter, FastAPI
 
 from app.error_pages import error_classes
 from app.errors import MEDIA_TYPE, Problem, add_error_responses
+from app.limits import RequestLimiter
 from app.middleware import RequestContext
 from app.request_metrics import RequestMetrics
 from core.errors import FAILURE_TITLES, AppError, FailureCode
@@ -26,7 +27,8 @@ def failing() -> httpx.AsyncClient:
 
     service.include_router(router)
     add_error_responses(service)
-    service.add_middleware(RequestContext, metrics=RequestMetrics())
+    service.state.limiter = RequestLimiter(per_minute=100)
+    service.add_middleware(RequestContext, metrics=RequestMetrics(), limiter=service.state.limiter)
     return httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://hdb.test")
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from core.schemas import GenerateParams, PictureFormat
 from core.storage import ObjectStore
 from core.tables import Generation, Job
+from hyperdreambooth.errors import UnsuitableSize
 from tests.app.conftest import MakeClient, submit
 from tests.app.worker_role import draw, personalize
 from tests.factories import photo_bytes
@@ -113,6 +114,17 @@ async def test_a_wrong_field_is_pointed_at(
     answer = await client.post(path, json=asked)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_a_size_that_the_model_does_not_draw_is_rejected_with_a_reason(
+    client: httpx.AsyncClient, bench: Bench, path: str
+) -> None:
+    bench.engine.refuse = lambda request: UnsuitableSize("width and height must be at most 128 pixels")
+    asked = (await client.post(path, json={"prompt": "a", "width": 1024})).json()
+    bench.generating().run_one("mini")
+    job = (await client.get(asked["job"]["links"]["self"])).json()
+    assert (job["status"], job["error"]["code"]) == ("rejected", "unsuitable_size")
+    assert "128 pixels" in job["error"]["detail"]
 
 
 async def test_a_prompt_with_weights_in_it_is_refused(client: httpx.AsyncClient, path: str) -> None:

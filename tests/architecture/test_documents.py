@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.error_pages import error_classes
+from app.examples import EXAMPLES
 from app.main import create_app
 from core.errors import FailureCode
 from core.lifecycle import JobStatus, Phase
@@ -45,6 +49,31 @@ def test_every_state_and_phase_is_explained() -> None:
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_call_is_explained(method: str, path: str) -> None:
     assert f"`{method} {path}`" in (DOCS / "api.md").read_text()
+
+
+def bodies(method: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a call takes and gives as JSON, or as a form."""
+    operation = DOCUMENT["paths"][path][method.lower()]
+    for name, body in {"request": operation.get("requestBody", {}), **operation["responses"]}.items():
+        for media_type, content in body.get("content", {}).items():
+            if media_type.endswith("json") or "form" in media_type:
+                yield f"{name} {media_type}", content
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_call_has_an_example_of_all_that_it_takes_and_gives(method: str, path: str) -> None:
+    for name, content in bodies(method, path):
+        schema = content["schema"]
+        found = [*content.get("examples", {}).values(), *schema.get("examples", ())]
+        if "$ref" in schema:
+            found += DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]].get("examples", ())
+        assert found or content.get("example"), name
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_every_example_is_an_example(name: str) -> None:
+    schema = {**DOCUMENT["components"]["schemas"][name], "components": DOCUMENT["components"]}
+    Draft202012Validator(schema).validate(EXAMPLES[name])
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
