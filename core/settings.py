@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     max_running_seconds: Seconds = Field(1800, description="A job whose attempt runs longer is failed (`timed_out`).")
     max_step_seconds: Seconds = Field(600, description="A single step that takes longer is taken for a standstill.")
 
-    stop_seconds: Seconds = Field(40, description="A worker that is told to stop has ended after so long, come what may.")
+    stop_seconds: Seconds = Field(
+        40, description="A worker that is told to stop has ended after so long, come what may."
+    )
 
     max_photo_bytes: int = Field(20_000_000, gt=0)
     max_photo_pixels: int = Field(50_000_000, gt=0)
