@@ -8,6 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dependencies import PartsDep, SessionDep
+from app.jobs.accuracy import accuracy_lines
+from app.parts import Parts
 from app.request_metrics import Labels, metric
 from core.lifecycle import JobKind, JobStatus
 from core.statements import live_workers
@@ -22,7 +24,13 @@ UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(parts: PartsDep, session: SessionDep) -> Response:
     """For Prometheus."""
-    lines = [*parts.metrics.lines(), *await _job_lines(session), *await _worker_lines(session)]
+    lines = [
+        *parts.metrics.lines(),
+        *await _job_lines(session),
+        *await accuracy_lines(session),
+        *await _worker_lines(session),
+        *_process_lines(parts),
+    ]
     return Response("\n".join(lines) + "\n", media_type=MEDIA_TYPE)
 
 
@@ -40,6 +48,14 @@ async def _job_lines(session: AsyncSession) -> list[str]:
         *metric("hdb_jobs", "gauge", jobs),
         "# TYPE hdb_oldest_queued_seconds gauge",
         f"hdb_oldest_queued_seconds {seconds}",
+    ]
+
+
+def _process_lines(parts: Parts) -> list[str]:
+    """What this process holds open."""
+    return [
+        "# TYPE hdb_waiting_requests gauge",
+        f"hdb_waiting_requests {parts.watcher.waiters()}",
     ]
 
 

@@ -65,7 +65,9 @@ def make_async_sessions(engine: AsyncEngine) -> AsyncSessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-async def read_one(engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]) -> Row[Any] | None:
+async def read_one(
+    engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]
+) -> Row[Any] | None:
     """One row or none. A connection that died since it was used last is no error: nobody had pinged it."""
     try:
         return await _read_one(engine, statement, parameters)
@@ -75,7 +77,9 @@ async def read_one(engine: AsyncEngine, statement: Select[*tuple[Any, ...]], par
         return await _read_one(engine, statement, parameters)
 
 
-async def _read_one(engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]) -> Row[Any] | None:
+async def _read_one(
+    engine: AsyncEngine, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]
+) -> Row[Any] | None:
     async with engine.connect() as connection:
         row: Row[Any] | None = (await connection.execute(statement, parameters)).one_or_none()
         return row

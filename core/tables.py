@@ -162,6 +162,9 @@ class Job(Table):
     finished_at: Mapped[datetime | None]
     deadline_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    # The end that the first ETA and the one at the first start came to: `/metrics` compares them with the true one.
+    promised_at: Mapped[datetime | None]
+    start_promised_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_jobs_queue", "kind", "base_model", "created_at", postgresql_where=text("status = 'queued'")),

@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.jobs.forecast import Forecast, JobRow, Lane, Line, Pace, queue_seconds, remaining_share
 from core.database import AsyncSessions
 from core.lifecycle import GPU_KINDS, PHASES, JobKind, JobStatus, Phase, WorkerRole
-from core.statements import live_workers, queue_order
+from core.statements import RECENT_JOBS, live_workers, queue_order, recently_succeeded
 from core.tables import Job
 
-RECENT_JOBS = 20
 PACE_SECONDS, QUEUE_SECONDS = 5.0, 1.0
 # Reading a very long queue may take this share of the process's time at most.
 QUEUE_SHARE = 0.05
@@ -55,9 +54,16 @@ class Forecaster:
                 pace = await self.pace(session, *key)
         if job.status is not JobStatus.QUEUED:
             return Forecast(pace=pace)
-        queue = await self._queue(key, job.id)
-        ahead = queue.ahead.get(job.id, 0)
-        return Forecast(pace=pace, ahead=ahead, waiting=queue_seconds(ahead, pace, queue.line))
+        return _forecast(job, pace, await self._queue(key, job.id))
+
+    async def forecast_new(self, session: AsyncSession, job: Job) -> Forecast:
+        """The same within the transaction that makes the job, before others see it."""
+        key = (job.kind, job.base_model)
+        pace = await self.pace(session, *key)
+        if job.status is not JobStatus.QUEUED:
+            return Forecast(pace=pace)
+        self._queues[key] = await self._read_queue(session, *key)
+        return _forecast(job, pace, self._queues[key])
 
     async def pace(self, session: AsyncSession, kind: JobKind, base_model: str) -> Pace:
         """How fast such jobs go now."""
@@ -84,14 +90,14 @@ class Forecaster:
         async with self._reading[key]:  # one asks for all
             known = self._queues.get(key)
             if known is None or known.read_at < asked_at:
-                known = self._queues[key] = await self._read_queue(key)
+                async with self._sessions() as session:
+                    known = self._queues[key] = await self._read_queue(session, *key)
         return known
 
-    async def _read_queue(self, key: Key) -> Queue:
+    async def _read_queue(self, session: AsyncSession, kind: JobKind, base_model: str) -> Queue:
         began = time.monotonic()
-        async with self._sessions() as session:
-            ids = (await session.scalars(queue_order(*key))).all()
-            line = await self._line(session, *key)
+        ids = (await session.scalars(queue_order(kind, base_model))).all()
+        line = await self._line(session, kind, base_model)
         lasts = max(QUEUE_SECONDS, (time.monotonic() - began) / QUEUE_SHARE)
         ahead = {job_id: place for place, job_id in enumerate(ids)}
         return Queue(ahead=ahead, line=line, read_at=began, stale_at=time.monotonic() + lasts)
@@ -129,15 +135,15 @@ class Forecaster:
         return [busy.get(name, Lane()) for name in workers]
 
 
+def _forecast(job: JobRow, pace: Pace, queue: Queue) -> Forecast:
+    ahead = queue.ahead.get(job.id, 0)
+    return Forecast(pace=pace, ahead=ahead, waiting=queue_seconds(ahead, pace, queue.line))
+
+
 async def _phase_seconds(session: AsyncSession, kind: JobKind, base_model: str) -> Mapping[Phase, float] | None:
     """Medians over the jobs that ended last."""
-    recent = (
-        select(Job.timings)
-        .where(Job.kind == kind, Job.base_model == base_model, Job.status == JobStatus.SUCCEEDED)
-        .where(Job.expires_at.is_not(None))
-        .order_by(Job.expires_at.desc())
-        .limit(RECENT_JOBS)
-    )
+    alike = (Job.kind == kind) & (Job.base_model == base_model)
+    recent = recently_succeeded().where(alike).limit(RECENT_JOBS).with_only_columns(Job.timings)
     timings = (await session.scalars(recent)).all()
     if not timings:
         return None

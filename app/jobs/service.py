@@ -9,7 +9,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import Caller
-from app.jobs.forecast import JobRow
+from app.jobs.forecast import JobRow, eta_seconds
 from app.jobs.forecaster import Forecaster
 from app.jobs.schemas import JobRead, job_read
 from app.paging import PageRequest
@@ -19,7 +19,7 @@ from app.unit_of_work import UnitOfWork
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.lifecycle import FINAL, JobKind
-from core.statements import cancel_queued, request_cancel
+from core.statements import cancel_queued, promise_end, request_cancel
 from core.tables import ErasureReceipt, Generation, Job
 
 WRITE_SCOPE = {
@@ -66,7 +66,13 @@ async def changed(parts: Parts, job: JobRow, *, seconds: float, seen_version: in
 
 
 async def describe_new(parts: Parts, uow: UnitOfWork, caller: Caller, job: Job, *, prefer: str | None) -> JobRead:
-    """Commit, so that the work begins, and describe the new job: at once, or when its state has changed."""
+    """Commit, so that the work begins, and describe the new job: at once, or when its state has changed.
+
+    What its ETA comes to is kept with it.
+    """
+    forecast = await parts.forecaster.forecast_new(uow.session, job)
+    if (seconds := eta_seconds(job, forecast)) is not None:
+        await uow.session.execute(promise_end(job.id, seconds=seconds))
     await uow.commit()
     if await changed(parts, job, seconds=wait_seconds(prefer)):
         await uow.session.refresh(job)
