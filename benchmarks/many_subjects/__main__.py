@@ -14,12 +14,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.hardware import describe
 from benchmarks.many_subjects.bench import Measured, Switched
 from benchmarks.many_subjects.child import Child, OutOfMemory, child_of
 from benchmarks.many_subjects.picture import scaling_picture
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import Share
-from benchmarks.many_subjects.table import Row, hardware, markdown, row_of
+from benchmarks.many_subjects.table import Row, markdown, row_of
 
 Turns = dict[tuple[Case, Method], list[Measured]]
 
@@ -47,7 +50,7 @@ def main(settings: Settings, out: Path) -> None:
     rows = all_rows(settings, turns, doubles, floor)
     text = markdown(rows, switches, shares)
     document = {
-        "hardware": hardware(settings),
+        "hardware": f"{describe(settings.device)}, {settings.threads or torch.get_num_threads()} threads",
         "model": settings.model,
         "dtype": str(settings.torch_dtype).removeprefix("torch."),
         "rows": rows,

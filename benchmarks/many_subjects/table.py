@@ -1,15 +1,11 @@
 """Measurements to rows, and rows to Markdown."""
 
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psutil
-import torch
-
 from benchmarks.many_subjects.bench import Measured, Switched
-from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
+from benchmarks.many_subjects.settings import Case, Method, Mix, Task
 from benchmarks.many_subjects.shares import Share
 
 Row = dict[str, Any]
@@ -17,14 +13,6 @@ HEAD = (
     "task", "mix", "subjects", "method", "s/subject", "of peft_loop", "CPU s/subject", "of peft_loop", "pictures/s",
     "of floor", "MB", "Δw", "Δpixel", "Δw f64", "Δpixel f64",
 )  # fmt: skip
-
-
-def hardware(settings: Settings) -> str:
-    """The device, and what computes on it."""
-    device = settings.torch_device
-    place = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
-    threads = settings.threads or torch.get_num_threads()
-    return f"{place}, {psutil.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
 
 
 def row_of(
@@ -107,10 +95,6 @@ def _number(value: float | None, form: str = ".3g") -> str:
 
 def _ratio(value: float | None, other: float | None) -> str:
     return f"{value / other:.2f} x" if value and other else ""
-
-
-def _processor() -> str:
-    return platform.processor() or platform.machine()
 
 
 def is_distinct(row: Row) -> bool:
