@@ -1,6 +1,6 @@
 """Run the base model with deltas beside its weights; the weights themselves are never touched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.layers import LayerTable, text_layer_name, unet_layer_name
+from hyperdreambooth.layers import LayerTable
 from hyperdreambooth.lidb import AuxBasis, Factors
-
-ForwardHook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]
+from hyperdreambooth.seating import Seating
+from hyperdreambooth.targets import target_layers
 
 
 class Deltas(Protocol):
@@ -22,18 +22,6 @@ class Deltas(Protocol):
     def subjects(self) -> int: ...
 
     def factors(self) -> Factors: ...
-
-
-def target_layers(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Linear]:
-    """The linears that get a LiDB, by our names: on SD 1.5 128 in the UNet and 72 in the text encoder."""
-    targets: dict[str, nn.Linear] = {}
-    for network, layer_name in ((unet, unet_layer_name), (text_encoder, text_layer_name)):
-        for module_name, module in network.named_modules():
-            name = layer_name(module_name)
-            if name is not None:
-                assert isinstance(module, nn.Linear), module_name
-                targets[name] = module
-    return targets
 
 
 def layer_table(unet: nn.Module, text_encoder: nn.Module, config: LiDBConfig) -> LayerTable:
@@ -58,30 +46,40 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
     doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
     """
-    targets = target_layers(base_model.unet, base_model.text_encoder)
     hooks = []
     try:
         for name, (up, down) in deltas.factors().items():
-            hooks.append(targets[name].register_forward_hook(_adds_delta(up, down, subject_of_sample)))
-        yield base_model
+            delta = _Delta(up.to(base_model.dtype), down.to(base_model.dtype), base_model.seating)
+            hooks.append(base_model.targets[name].register_forward_hook(delta))
+        with base_model.seating.seated(subject_of_sample):
+            yield base_model
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _adds_delta(up: Tensor, down: Tensor, subject_of_sample: Tensor | None) -> ForwardHook:
-    """A hook that adds (x down^T) up to a linear's output."""
+class _Delta:
+    """A forward hook that adds (x down^T) up to a linear's output."""
 
-    def add_delta(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def __init__(self, up: Tensor, down: Tensor, seating: Seating) -> None:
+        self.up, self.down, self.seating = up, down, seating  # [S, r, n], [S, r, m]
+        self.seated: tuple[Tensor | None, int, Tensor, Tensor] = (None, 0, up, down)  # of the batch before
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         x = inputs[0]  # [B, tokens, m]
-        own_up, own_down = up.to(x.dtype), down.to(x.dtype)  # [S, r, n], [S, r, m]
-        if subject_of_sample is not None:
-            rows = subject_of_sample.repeat(x.shape[0] // subject_of_sample.shape[0])  # [B]
-            own_up, own_down = own_up[rows], own_down[rows]
-        subjects = own_up.shape[0]
-        assert x.shape[0] % subjects == 0, (x.shape, subjects)
-        h = torch.bmm(x.reshape(subjects, -1, x.shape[-1]), own_down.transpose(1, 2))  # [S, B/S * tokens, r]
-        by_subject = output.reshape(subjects, -1, output.shape[-1])
-        return torch.baddbmm(by_subject, h.to(output.dtype), own_up.to(output.dtype)).view_as(output)
+        up, down = self._own(x.shape[0])
+        assert x.shape[0] % up.shape[0] == 0, (x.shape, up.shape)
+        h = torch.bmm(x.reshape(up.shape[0], -1, x.shape[-1]), down.transpose(1, 2))  # [S, B/S * tokens, r]
+        by_subject = output.reshape(up.shape[0], -1, output.shape[-1])
+        return torch.baddbmm(by_subject, h, up).view_as(output)
 
-    return add_delta
+    def _own(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The factors of each row's subject; gathered anew only when other rows are seated."""
+        rows = self.seating.rows
+        if rows is None or self.up.shape[0] == 1:
+            return self.up, self.down
+        seated = self.seated
+        if seated[0] is not rows or seated[1] != batch:
+            every = rows.repeat(batch // rows.shape[0])
+            seated = self.seated = (rows, batch, self.up[every], self.down[every])
+        return seated[2], seated[3]

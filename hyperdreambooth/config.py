@@ -45,6 +45,7 @@ class FinetuneConfig:
     background_weight: float = 0.1  # ours: of what surrounds the head in the loss; it is not the person
     clip_norm: float = 1.0  # ours: of one subject's gradient
     new_rank_std: float = 0.05  # ours: of the columns that rank relaxation adds to A_train
+    stop_below: float = 0.0  # ours: a subject whose running loss falls below this is done; 0: never
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class SampleConfig:
     steps: int = 25
     guidance: float = 3.0
     negative_prompt: str = ""
+    width: int | None = None  # in pixels; None: the base model's own
+    height: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

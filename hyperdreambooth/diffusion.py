@@ -1,10 +1,12 @@
 """The base model: a Stable Diffusion folder in diffusers' own format, frozen. Load it, encode, sample."""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
 from hyperdreambooth.config import SampleConfig
+from hyperdreambooth.cross_attention import keys_and_values_once
+from hyperdreambooth.denoise import OnStep, Strand, denoise
+from hyperdreambooth.errors import UnsuitableSize
+from hyperdreambooth.seating import Seating
+from hyperdreambooth.targets import target_layers
 
-OnStep = Callable[[int, int], object]  # step just done (from 1), steps in all
 NETWORKS = ("text_encoder", "unet", "vae")
 DECODED_AT_ONCE = 8  # decoding needs the most memory of all
+MAX_ENLARGEMENT = 2  # of a side, beyond the base model's own: larger pictures repeat themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,12 @@ class BaseModel:
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
+    seating: Seating = field(default_factory=Seating)  # who is in the batch that the networks see
+
+    @cached_property
+    def targets(self) -> dict[str, nn.Linear]:
+        """The target layers by our names, looked up once."""
+        return target_layers(self.unet, self.text_encoder)
 
     @property
     def device(self) -> torch.device:
@@ -139,28 +152,87 @@ def sample(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
-    config: SampleConfig,
+    config: SampleConfig | Sequence[SampleConfig],
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
-    """Draw one picture for each prompt and seed, with classifier-free guidance (Ho and Salimans 2022).
+    """Draw one picture for each prompt and seed. Configs may differ: pictures of one size share a denoising loop."""
+    configs = [config] * len(prompts) if isinstance(config, SampleConfig) else list(config)
+    assert len(prompts) == len(seeds) == len(configs), (len(prompts), len(seeds), len(configs))
+    shapes = [latent_shape(base_model, own) for own in configs]
+    loops = [_strands(base_model, shape, shapes, seeds, configs) for shape in dict.fromkeys(shapes)]
+    lengths = [max(len(strand.timesteps) for strand in strands) for strands in loops]
+    report = on_step or (lambda step, total: None)
+    images: dict[int, Image.Image] = {}
+    with _texts_once(base_model, [own.negative_prompt for own in configs], prompts) as texts:
+        for strands, done in zip(loops, accumulate(lengths, initial=0), strict=False):
+            denoise(base_model.unet, strands, texts, lambda step, _, done=done: report(done + step, sum(lengths)))  # type: ignore[misc]
+    for strands in loops:
+        places = [place for strand in strands for place in strand.places]
+        latents = torch.cat([strand.latents for strand in strands])
+        images |= zip(places, decode_latents(base_model, latents), strict=True)
+    return [images[place] for place in range(len(prompts))]
 
-    ε = ε(negative) + guidance (ε(prompt) - ε(negative)), whatever the UNet predicts in ε's place.
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    noise = torch.stack([torch.randn(base_model.latent_shape, generator=generator) for generator in generators])
-    scheduler = type(base_model.scheduler).from_config(base_model.scheduler.config)
-    scheduler.set_timesteps(config.steps, device=base_model.device)
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    step_arguments = {"generator": generators} if takes_generator else {}
 
-    latents = noise.to(base_model.device, base_model.dtype) * scheduler.init_noise_sigma
-    tokens = tokenize(base_model, [config.negative_prompt] * len(prompts) + list(prompts))
-    embeddings = encode_tokens(base_model, tokens)
-    for step, timestep in enumerate(scheduler.timesteps, start=1):
-        doubled = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-        negative, positive = base_model.unet(doubled, timestep, encoder_hidden_states=embeddings).sample.chunk(2)
-        predicted = negative + config.guidance * (positive - negative)
-        latents = scheduler.step(predicted, timestep, latents, **step_arguments).prev_sample
-        if on_step is not None:
-            on_step(step, len(scheduler.timesteps))
-    return decode_latents(base_model, latents)
+def latent_shape(base_model: BaseModel, config: SampleConfig) -> tuple[int, int, int]:
+    """Channels, height and width of a picture's latents; UnsuitableSize where the base model can't draw it."""
+    channels, *_ = base_model.latent_shape
+    factor = base_model.resolution // base_model.latent_shape[-1]
+    sides = (config.height or base_model.resolution, config.width or base_model.resolution)
+    if any(side % factor or not 0 < side <= MAX_ENLARGEMENT * base_model.resolution for side in sides):
+        limit = MAX_ENLARGEMENT * base_model.resolution
+        raise UnsuitableSize(f"width and height must be multiples of {factor} and at most {limit} pixels")
+    return (channels, sides[0] // factor, sides[1] // factor)
+
+
+def _strands(
+    base_model: BaseModel,
+    shape: tuple[int, int, int],
+    shapes: Sequence[tuple[int, int, int]],
+    seeds: Sequence[int],
+    configs: Sequence[SampleConfig],
+) -> list[Strand]:
+    """The pictures of one size, by their number of steps, each with noise of its own."""
+    by_steps: dict[int, list[int]] = {}
+    for place, own in enumerate(shapes):
+        if own == shape:
+            by_steps.setdefault(configs[place].steps, []).append(place)
+    strands = []
+    for places in by_steps.values():
+        generators = [torch.Generator().manual_seed(seeds[place]) for place in places]
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        noise = noise.to(base_model.device, base_model.dtype)
+        own_configs = [configs[place] for place in places]
+        strands.append(Strand.begin(base_model.scheduler, noise, places, generators, own_configs))
+    return strands
+
+
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """What the pictures show, encoded once for each subject and text."""
+
+    seating: Seating
+    owners: Tensor | None  # [texts]: whose text it is
+    embeddings: Tensor  # [texts, T, d]
+    texts: Tensor  # [2, pictures]: which texts each picture reads, without and with its prompt
+    seat_keys_and_values: Callable[[Tensor], None]
+
+    def seat(self, places: Sequence[int]) -> Tensor:
+        texts = self.texts[:, list(places)].flatten()
+        self.seat_keys_and_values(texts)
+        self.seating.rows = None if self.owners is None else self.owners[texts]
+        return self.embeddings[texts]
+
+
+@contextmanager
+def _texts_once(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence[str]) -> Iterator[_Texts]:
+    """The text encoder, and whatever reads its answers alone, runs once; equal texts of one subject are one."""
+    seating, rows = base_model.seating, base_model.seating.rows
+    whose = [0] * len(prompts) if rows is None else rows.repeat(len(prompts) // len(rows)).tolist()
+    pairs = [*zip(whose, negatives, strict=True), *zip(whose, prompts, strict=True)]
+    places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+    texts = torch.tensor([places[pair] for pair in pairs], device=base_model.device).view(2, -1)
+    owners = None if rows is None else torch.tensor([subject for subject, _ in places], device=base_model.device)
+    with seating.seated(owners):
+        embeddings = encode_tokens(base_model, tokenize(base_model, [text for _, text in places]))
+        with keys_and_values_once(base_model.unet, embeddings) as seat:
+            yield _Texts(seating, owners, embeddings, texts, seat)

@@ -53,6 +53,12 @@ class Blurred(FaceError):
     code = "blurred"
 
 
+class UnsuitableSize(Exception):
+    """The base model draws no pictures of this size."""
+
+    code: ClassVar[str] = "unsuitable_size"
+
+
 class AdapterError(Exception):
     """A stored adapter cannot be used."""
 

@@ -2,7 +2,7 @@
 
 No operator of the UNet mixes samples, so S subjects with their own deltas and a SUMMED loss are S separate runs.
 Whatever could couple them is kept apart: noise and timesteps, the gradient's clipping, the optimiser's moments and its
-step counts.
+step counts. Who is done, or no longer wanted, leaves the batch.
 """
 
 import math
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from hyperdreambooth.attach import Deltas, attach
+from hyperdreambooth.bank import SubjectwiseAdam, clip_each, flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 
+LOSS_MEMORY = 0.8  # of the running loss that early stopping looks at
 # Called after each step with the step just done and the steps in all; may answer which subjects go on.
 OnFinetuneStep = Callable[[int, int], Sequence[bool] | None]
 
@@ -40,31 +42,103 @@ class Examples:
         turns = (torch.arange(draws) + step) % counts[:, None]
         return (turns + (counts.cumsum(0) - counts)[:, None]).flatten().to(self.latents.device)
 
+    def of(self, rows: Sequence[int]) -> "Examples":
+        """Some of the subjects."""
+        counts = self.photo_counts or [1] * len(self.prompts)
+        faces = self.latents.split(list(counts))
+        return Examples(
+            torch.cat([faces[row] for row in rows]),
+            [self.prompts[row] for row in rows],
+            [self.generators[row] for row in rows],
+            [counts[row] for row in rows],
+        )
+
+
+@dataclass(eq=False)
+class Flight:
+    """The subjects whose finetuning is not over, with all that belongs to each."""
+
+    places: list[int]  # in the caller's batch
+    examples: Examples
+    tokens: Tensor  # [S, T]
+    optimizer: SubjectwiseAdam
+    configs: list[FinetuneConfig]
+    rates: Tensor  # [steps, S]
+    clip_norms: Tensor  # [S]
+    running_losses: Tensor  # [S]
+
+    @classmethod
+    def of(cls, base_model: BaseModel, lidb: LiDB, examples: Examples, configs: list[FinetuneConfig]) -> "Flight":
+        numbers, steps = flatten(lidb), max(config.steps for config in configs)
+        rates = [[learning_rate(step, config) for config in configs] for step in range(1, steps + 1)]
+        return cls(
+            list(range(lidb.subjects)),
+            examples,
+            tokenize(base_model, examples.prompts),
+            SubjectwiseAdam(numbers.clone()),
+            configs,
+            numbers.new_tensor(rates).view(steps, len(configs)),
+            numbers.new_tensor([config.clip_norm for config in configs]),
+            numbers.new_full((len(configs),), torch.inf),
+        )
+
+    def keep(self, rows: list[int]) -> None:
+        """Only these go on: the others cost nothing any more."""
+        index = torch.tensor(rows, device=self.tokens.device)
+        self.places, self.configs = [self.places[row] for row in rows], [self.configs[row] for row in rows]
+        self.examples, self.tokens = self.examples.of(rows), self.tokens[index]
+        self.optimizer.keep(index)
+        self.rates, self.clip_norms = self.rates[:, index], self.clip_norms[index]
+        self.running_losses = self.running_losses[index]
+
+    def going_on(self, step: int, wanted: Sequence[bool] | None) -> list[int]:
+        """Which rows still have steps to take, are wanted, and are not good enough yet."""
+        rows = range(len(self.places))
+        done = [self.configs[row].steps <= step or not (wanted is None or wanted[self.places[row]]) for row in rows]
+        if any(config.stop_below for config in self.configs):  # only then: it waits for the GPU
+            losses = self.running_losses.tolist()
+            done = [done[row] or losses[row] < self.configs[row].stop_below for row in rows]
+        return [row for row in rows if not done[row]]
+
 
 def fast_finetune(
     base_model: BaseModel,
     lidb: LiDB,
     examples: Examples,
-    config: FinetuneConfig,
+    config: FinetuneConfig | Sequence[FinetuneConfig],
     *,
     on_step: OnFinetuneStep | None = None,
 ) -> LiDB:
-    """Train nothing but the train matrices. A subject's result depends on its own face, prompt and generator alone."""
-    tokens = tokenize(base_model, examples.prompts)
-    numbers = flatten(lidb).requires_grad_()
-    optimizer = SubjectwiseAdam(numbers)
-    active = torch.ones(lidb.subjects, dtype=torch.bool, device=numbers.device)
-    for step in range(1, config.steps + 1):
-        loss = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, config, step=step).sum()
-        (gradient,) = torch.autograd.grad(loss, numbers)
-        gradient = clip_each(gradient, config.clip_norm)
-        optimizer.step(gradient, learning_rate=learning_rate(step, config), active=active)
-        going_on = on_step(step, config.steps) if on_step is not None else None
-        if going_on is not None:
-            active = torch.tensor(list(going_on), device=numbers.device)
-        if not active.any():
-            break
-    return unflatten(numbers.detach(), lidb)
+    """Train nothing but the train matrices. A subject's result depends on its own face, prompt and generator alone.
+
+    Configs may differ between subjects in all but what a step looks at: `noise_draws` and `background_weight`.
+    """
+    configs = [config] * lidb.subjects if isinstance(config, FinetuneConfig) else list(config)
+    assert len({(own.noise_draws, own.background_weight) for own in configs}) == 1, configs
+    flight, finished = Flight.of(base_model, lidb, examples, configs), flatten(lidb)
+    total = max(own.steps for own in configs)
+    for step in range(1, total + 1):
+        losses = take_step(base_model, flight, lidb, step)
+        flight.running_losses = torch.where(
+            flight.running_losses.isinf(), losses, torch.lerp(losses, flight.running_losses, LOSS_MEMORY)
+        )
+        rows = flight.going_on(step, on_step(step, total) if on_step is not None else None)
+        if len(rows) < len(flight.places):
+            finished[flight.places] = flight.optimizer.numbers.detach()
+            if not rows:
+                break
+            flight.keep(rows)
+    return unflatten(finished, lidb)
+
+
+def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> Tensor:
+    """One step of everybody in flight; their losses [S] before it."""
+    numbers = flight.optimizer.numbers.requires_grad_()
+    deltas = unflatten(numbers, like)
+    losses = subject_losses(base_model, deltas, flight.examples, flight.tokens, flight.configs[0], step=step)
+    (gradient,) = torch.autograd.grad(losses.sum(), numbers)
+    flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
+    return losses.detach()
 
 
 def subject_losses(
@@ -101,44 +175,3 @@ def learning_rate(step: int, config: FinetuneConfig) -> float:
     warmup = min(1.0, step / config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
     return config.learning_rate * warmup * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
-
-
-def clip_each(gradient: Tensor, max_norm: float) -> Tensor:
-    """Clip each subject's gradient [S, numbers] by its own norm."""
-    norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    return torch.mul(gradient, max_norm / norms.clamp(min=max_norm))
-
-
-def flatten(lidb: LiDB) -> Tensor:
-    """All train matrices as one tensor [S, numbers]: a step over hundreds of small ones would be all launch cost."""
-    return torch.cat([lidb.a_train.flatten(1), lidb.b_train.flatten(1)], dim=1)
-
-
-def unflatten(numbers: Tensor, like: LiDB) -> LiDB:
-    """The inverse of `flatten`."""
-    a_train, b_train = torch.tensor_split(numbers, [like.a_train[0].numel()], dim=1)
-    return LiDB(like.basis, a_train.view_as(like.a_train), b_train.view_as(like.b_train))
-
-
-class SubjectwiseAdam:
-    """Adam (Kingma and Ba 2015) whose step count, like its moments, belongs to each subject."""
-
-    def __init__(self, numbers: Tensor, *, betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-8) -> None:
-        self.numbers = numbers
-        self.betas = betas
-        self.epsilon = epsilon
-        self.first_moment = torch.zeros_like(numbers)
-        self.second_moment = torch.zeros_like(numbers)
-        self.steps = numbers.new_zeros(numbers.shape[0], 1)
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor, *, learning_rate: float, active: Tensor) -> None:
-        """Move the active subjects; leave the others' numbers and moments as they are."""
-        rows = active[:, None]
-        beta1, beta2 = self.betas
-        self.steps += rows
-        self.first_moment = torch.where(rows, torch.lerp(gradient, self.first_moment, beta1), self.first_moment)
-        self.second_moment = torch.where(rows, torch.lerp(gradient**2, self.second_moment, beta2), self.second_moment)
-        mean = self.first_moment / (1 - beta1**self.steps)
-        root = (self.second_moment / (1 - beta2**self.steps)).sqrt() + self.epsilon
-        self.numbers.copy_(torch.where(rows, self.numbers - learning_rate * mean / root, self.numbers))

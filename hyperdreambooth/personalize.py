@@ -4,6 +4,7 @@ Read next: `lidb.py` (the few numbers that are a person), `hypernetwork.py` (the
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -17,9 +18,9 @@ from torch import Tensor
 from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConfig, load_personalize_config
+from hyperdreambooth.denoise import OnStep
 from hyperdreambooth.diffusion import (
     BaseModel,
-    OnStep,
     base_model_folder,
     encode_images,
     image_tensor,
@@ -31,6 +32,7 @@ from hyperdreambooth.faces import FaceDetector, align_face
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
 from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
+from hyperdreambooth.merge import merged
 
 
 class Phase(StrEnum):
@@ -129,19 +131,26 @@ def generate(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
-    config: SampleConfig,
+    config: SampleConfig | Sequence[SampleConfig],
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
     """One picture for each adapter, prompt and seed; `{subject}` in a prompt is the adapter's person.
 
-    Subjects may be mixed freely: a picture depends on its own adapter, prompt and seed alone.
+    Subjects and configs may be mixed freely: a picture depends on its own adapter, prompt, seed and config alone.
     """
     subjects = list({id(adapter): adapter for adapter in adapters}.values())
     rows = {id(adapter): row for row, adapter in enumerate(subjects)}
     subject_of_sample = torch.tensor([rows[id(adapter)] for adapter in adapters], device=networks.base_model.device)
     filled = [networks.config.fill_prompt(prompt) for prompt in prompts]
-    with attach(networks.base_model, unpack(networks, subjects), subject_of_sample=subject_of_sample) as base_model:
+    with drawn_as(networks, unpack(networks, subjects), subject_of_sample) as base_model:
         return sample(base_model, filled, seeds=seeds, config=config, on_step=on_step)
+
+
+def drawn_as(networks: Networks, lidb: LiDB, subject_of_sample: Tensor) -> AbstractContextManager[BaseModel]:
+    """One subject alone is merged into the weights and costs no more than the base model; several stand beside them."""
+    if lidb.subjects == 1:
+        return merged(networks.base_model, lidb)
+    return attach(networks.base_model, lidb, subject_of_sample=subject_of_sample)
 
 
 @torch.no_grad()

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from hyperdreambooth.attach import attach
+from hyperdreambooth.bank import SubjectwiseAdam, clip_each
 from hyperdreambooth.baselines.personalized import file_size
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, tokenize
-from hyperdreambooth.finetune import Examples, SubjectwiseAdam, clip_each, learning_rate, subject_losses
+from hyperdreambooth.finetune import Examples, learning_rate, subject_losses
 from hyperdreambooth.lidb import Factors, LiDB
 
 
@@ -53,12 +54,12 @@ def relaxed_lora(
     tokens = tokenize(base_model, examples.prompts)
     numbers = _start(prediction, config.rank, examples.generators).requires_grad_()
     optimizer = SubjectwiseAdam(numbers)
-    everybody = torch.ones(prediction.subjects, dtype=torch.bool, device=numbers.device)
+    everybody = numbers.new_ones(prediction.subjects)
     for step in range(1, config.steps + 1):
         deltas = RelaxedLora(prediction, _factors(numbers, prediction, config.rank), subject)
         loss = subject_losses(base_model, deltas, examples, tokens, config).sum()
-        gradient = clip_each(torch.autograd.grad(loss, numbers)[0], config.clip_norm)
-        optimizer.step(gradient, learning_rate=learning_rate(step, config), active=everybody)
+        gradient = clip_each(torch.autograd.grad(loss, numbers)[0], config.clip_norm * everybody)
+        optimizer.step(gradient, learning_rates=learning_rate(step, config) * everybody)
     return RelaxedLora(prediction, _factors(numbers.detach(), prediction, config.rank), subject)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperdreambooth.attach import attach, aux_basis, target_layers
+from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import LiDB, shared_start
 from tests.hyperdreambooth.conftest import LIDB, random_lidb
@@ -42,7 +42,7 @@ def test_an_attached_lidb_does_what_merged_weights_do(base_model_double: BaseMod
     base_model, lidb = base_model_double, random_lidb(base_model_double, subjects=1, rank=2)
     with attach(base_model, lidb):
         attached = denoised(base_model, PROMPTS, seeds=[1, 2])
-    targets = target_layers(base_model.unet, base_model.text_encoder)
+    targets = base_model.targets
     originals = {name: linear.weight.clone() for name, linear in targets.items()}
     for layer in lidb.basis.table.layers:
         targets[layer.name].weight.data += lidb.delta(layer)[0]
@@ -71,10 +71,8 @@ def test_an_exception_leaves_nothing_behind(base_model: BaseModel) -> None:
 def test_a_basis_of_another_model_is_not_left_half_attached(base_model: BaseModel) -> None:
     plain = denoised(base_model, PROMPTS, seeds=[1, 2])
     lidb = random_lidb(base_model, subjects=1)
-    targets = target_layers(base_model.unet, base_model.text_encoder)
-    del targets[sorted(targets)[-1]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperdreambooth.attach.target_layers", lambda unet, text_encoder: targets)
+        patch.delitem(base_model.targets, sorted(base_model.targets)[-1])
         with pytest.raises(KeyError), attach(base_model, lidb):
             pass
     assert torch.equal(denoised(base_model, PROMPTS, seeds=[1, 2]), plain)

@@ -20,6 +20,7 @@ from hyperdreambooth.diffusion import (
     sample,
     tokenize,
 )
+from hyperdreambooth.errors import UnsuitableSize
 from tests.hyperdreambooth.conftest import CPU, write_tiny_folder
 
 CONFIG = SampleConfig(steps=4, guidance=3.0, negative_prompt="a person")
@@ -59,6 +60,47 @@ def test_any_scheduler_draws_and_a_picture_does_not_depend_on_its_neighbours(tmp
     alone = sample(model, PROMPTS[1:], seeds=[2], config=CONFIG)
     assert np.abs(pixels(together)[1] - pixels(alone)[0]).max() <= 1
     assert np.abs(pixels(together)[0] - pixels(together)[1]).max() > 1
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "PNDMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_pictures_of_any_steps_guidance_and_size_share_a_loop(base_model: BaseModel, scheduler: str) -> None:
+    options = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}  # as Stable Diffusion has it
+    scheduler_class = getattr(diffusers, scheduler)
+    model = replace(base_model, scheduler=scheduler_class.from_config(base_model.scheduler.config, **options))
+    configs = [
+        SampleConfig(steps=6, guidance=3.0),
+        SampleConfig(steps=3, guidance=1.5, negative_prompt="a person"),
+        SampleConfig(steps=4, guidance=3.0, width=24),
+        SampleConfig(steps=6, guidance=7.0, negative_prompt="a photo"),
+        SampleConfig(steps=2, guidance=0.0, width=24),
+    ]
+    prompts, seeds = [PROMPTS[number % 2] for number in range(5)], range(5)
+    steps: list[tuple[int, int]] = []
+    together = sample(model, prompts, seeds=seeds, config=configs, on_step=lambda *step: steps.append(step))
+    for place, config in enumerate(configs):
+        (alone,) = sample(model, prompts[place : place + 1], seeds=seeds[place : place + 1], config=config)
+        assert together[place].size == alone.size
+        assert np.abs(pixels([together[place]]) - pixels([alone])).max() <= 2  # of 255
+    # Two loops, one of each size; a scheduler may take a step more than it was asked for.
+    assert [step for step, _ in steps] == list(range(1, steps[-1][1] + 1))
+    assert len(steps) in (6 + 4, 7 + 5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 16), (8, 32), (None, 18), (22, 30)])
+def test_a_picture_may_have_any_size_that_the_autoencoder_knows(
+    base_model: BaseModel, width: int | None, height: int | None
+) -> None:
+    config = replace(CONFIG, width=width, height=height)
+    (image,) = sample(base_model, PROMPTS[:1], seeds=[1], config=config)
+    assert image.size == (width or 16, height or 16)
+
+
+@pytest.mark.parametrize(("width", "height"), [(34, None), (17, 16), (16, 33), (-2, 16), (16, -16)])
+def test_a_size_that_cannot_be_drawn_is_a_typed_error(
+    base_model: BaseModel, width: int | None, height: int | None
+) -> None:
+    with pytest.raises(UnsuitableSize, match="multiples of 2 and at most 32 pixels"):
+        sample(base_model, PROMPTS[:1], seeds=[1], config=replace(CONFIG, width=width, height=height))
 
 
 def test_the_same_seed_draws_the_same_picture_and_another_seed_another(base_model: BaseModel) -> None:

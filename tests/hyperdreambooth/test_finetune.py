@@ -4,18 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hyperdreambooth.bank import flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, tokenize
-from hyperdreambooth.finetune import (
-    Examples,
-    SubjectwiseAdam,
-    clip_each,
-    fast_finetune,
-    flatten,
-    learning_rate,
-    subject_losses,
-    unflatten,
-)
+from hyperdreambooth.finetune import Examples, fast_finetune, learning_rate, subject_losses
 from hyperdreambooth.lidb import LiDB
 from tests.hyperdreambooth.conftest import random_lidb
 
@@ -117,6 +109,68 @@ def test_a_stopped_subject_keeps_its_numbers_and_its_neighbour_goes_on(base_mode
     assert not torch.allclose(flatten(lidb)[0], flatten(finetuned(base_model, [0]))[0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("batch", [[0, 1, 2, 3], [3, 1, 0]])
+def test_neighbours_with_other_rates_and_steps_or_cancelled_change_nothing(
+    base_model_double: BaseModel, batch: list[int]
+) -> None:
+    def config(subject: int) -> FinetuneConfig:
+        return replace(CONFIG, steps=4 + subject, learning_rate=1e-2 / (1 + subject), clip_norm=0.1 * (1 + subject))
+
+    def on_step(step: int, total: int) -> list[bool]:
+        assert total == max(config(subject).steps for subject in batch)
+        return [subject != 1 or step < 3 for subject in batch]
+
+    lidb, examples = lidb_of(base_model_double, batch), examples_of(base_model_double, batch)
+    configs = [config(subject) for subject in batch]
+    together = flatten(fast_finetune(base_model_double, lidb, examples, configs, on_step=on_step))
+    for row, subject in enumerate(batch):
+        if subject != 1:
+            alone = flatten(finetuned(base_model_double, [subject], config(subject)))[0]
+            assert torch.linalg.vector_norm(together[row] - alone) <= 1e-9 * torch.linalg.vector_norm(alone)
+
+
+def test_who_is_done_or_cancelled_costs_nothing_any_more(
+    base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    forward = base_model.unet.forward
+
+    def counted(latents: torch.Tensor, *arguments: object, **options: object) -> object:
+        batches.append(len(latents))
+        return forward(latents, *arguments, **options)
+
+    monkeypatch.setattr(base_model.unet, "forward", counted)
+    configs = [replace(CONFIG, steps=2), replace(CONFIG, steps=5), replace(CONFIG, steps=5)]
+    lidb, examples = lidb_of(base_model, [0, 1, 2]), examples_of(base_model, [0, 1, 2])
+    fast_finetune(base_model, lidb, examples, configs, on_step=lambda step, total: [True, step < 3, True])
+    assert batches == [CONFIG.noise_draws * subjects for subjects in (3, 3, 2, 1, 1)]
+
+
+def test_a_subject_that_is_good_enough_stops_early_alone(base_model_double: BaseModel) -> None:
+    base_model = base_model_double
+    lidb, examples = lidb_of(base_model, [0, 1]), examples_of(base_model, [0, 1])
+    configs = [replace(CONFIG, stop_below=1e9), CONFIG]
+    first, second = flatten(fast_finetune(base_model, lidb, examples, configs))
+    once = fast_finetune(
+        base_model,
+        lidb_of(base_model, [0]),
+        examples_of(base_model, [0]),
+        CONFIG,
+        on_step=lambda step, total: [False],
+    )
+    torch.testing.assert_close(first, flatten(once)[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(second, flatten(finetuned(base_model, [1]))[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [[0, 1, 2], [2, 1]])
+def test_forty_steps_in_float32_drift_by_less_than_a_thousandth(base_model: BaseModel, batch: list[int]) -> None:
+    config = replace(CONFIG, steps=40)
+    together = flatten(finetuned(base_model, batch, config))
+    for row, subject in enumerate(batch):
+        alone = flatten(finetuned(base_model, [subject], config))[0]
+        assert torch.linalg.vector_norm(together[row] - alone) <= 1e-3 * torch.linalg.vector_norm(alone)
+
+
 def test_finetuning_ends_when_nobody_is_left(base_model: BaseModel) -> None:
     steps: list[int] = []
 
@@ -134,23 +188,6 @@ def test_numbers_that_are_not_finite_stay_with_their_subject(base_model_double: 
     lidb = fast_finetune(base_model_double, lidb_of(base_model_double, [0, 1]), examples, CONFIG)
     assert not flatten(lidb)[0].isfinite().all()
     torch.testing.assert_close(flatten(lidb)[1], flatten(finetuned(base_model_double, [1]))[0], rtol=1e-9, atol=1e-12)
-
-
-def test_the_optimiser_is_torchs_adam_for_each_subject() -> None:
-    generator = torch.Generator().manual_seed(0)
-    start, gradients = torch.randn(2, 5, generator=generator), torch.randn(3, 2, 5, generator=generator)
-    numbers, parameter = start.clone(), torch.nn.Parameter(start.clone())
-    ours, theirs = SubjectwiseAdam(numbers), torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99))
-    for gradient in gradients:
-        ours.step(gradient, learning_rate=0.1, active=torch.tensor([True, True]))
-        parameter.grad = gradient
-        theirs.step()
-    torch.testing.assert_close(numbers, parameter.detach())
-
-
-def test_each_gradient_is_clipped_by_its_own_norm() -> None:
-    clipped = clip_each(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), max_norm=1.0)
-    torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
 
 
 def test_the_learning_rate_warms_up_and_ends_at_its_share() -> None:

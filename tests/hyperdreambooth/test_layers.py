@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from hyperdreambooth.attach import layer_table, target_layers
+from hyperdreambooth.attach import layer_table
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.layers import LayerTable, module_name, text_layer_name, unet_layer_name
+from hyperdreambooth.targets import target_layers
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,26 @@ def test_a_picture_depends_on_its_own_adapter_prompt_and_seed_alone(
     assert np.abs(np.asarray(together[1], int) - np.asarray(alone[0], int)).max() <= 2  # of 255
 
 
+def test_any_mix_of_subjects_and_configs_draws_each_picture_as_alone(
+    tiny_networks: Networks, photo: Image.Image
+) -> None:
+    one, two = personalized(tiny_networks, [photo, ImageOps.mirror(photo)], [1, 2])
+    adapters = [two, one, two, one, two]
+    prompts = ["a photo of a {subject}", "a pencil sketch of a {subject}", "", "a photo of a {subject}", "a face"]
+    configs = [
+        SampleConfig(steps=5, guidance=2.0),
+        SampleConfig(steps=3, guidance=4.0, negative_prompt="a person"),
+        SampleConfig(steps=4, guidance=2.0, width=24, height=12),
+        SampleConfig(steps=3, guidance=2.0, width=24, height=12),
+        SampleConfig(steps=5, guidance=0.5, negative_prompt="a person"),
+    ]
+    together = generate(tiny_networks, adapters, prompts, seeds=range(5), config=configs)
+    for place, image in enumerate(together):
+        (alone,) = generate(tiny_networks, [adapters[place]], [prompts[place]], seeds=[place], config=configs[place])
+        assert image.size == alone.size
+        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 2  # of 255
+
+
 def test_adapters_of_different_rank_draw_side_by_side(tiny_networks: Networks, photo: Image.Image) -> None:
     config = tiny_networks.config
     wide = replace(config, finetune=replace(config.finetune, rank=4))

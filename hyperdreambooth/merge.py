@@ -1,0 +1,28 @@
+"""One subject's weights in place of the base model's: W + ΔW, for as long as nobody else is drawn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from hyperdreambooth.attach import Deltas
+from hyperdreambooth.diffusion import BaseModel
+
+
+@contextmanager
+def merged(base_model: BaseModel, deltas: Deltas) -> Iterator[BaseModel]:
+    """Within the block a target layer computes with W + up^T down. W itself is put aside, never written to."""
+    assert deltas.subjects == 1, deltas.subjects
+    targets = base_model.targets
+    originals: dict[str, nn.Parameter] = {}
+    try:
+        for name, (up, down) in deltas.factors().items():
+            weight = targets[name].weight
+            own = torch.addmm(weight.to(up.dtype), up[0].T, down[0])
+            originals[name] = weight
+            targets[name].weight = nn.Parameter(own.to(weight.dtype), requires_grad=False)
+        yield base_model
+    finally:
+        for name, weight in originals.items():
+            targets[name].weight = weight

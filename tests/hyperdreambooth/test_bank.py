@@ -1,0 +1,46 @@
+import torch
+
+from hyperdreambooth.bank import SubjectwiseAdam, clip_each, flatten, unflatten
+from hyperdreambooth.diffusion import BaseModel
+from tests.hyperdreambooth.conftest import random_lidb
+
+
+def test_a_bank_is_a_view_of_all_train_matrices(base_model: BaseModel) -> None:
+    lidb = random_lidb(base_model, subjects=3, rank=2)
+    numbers = flatten(lidb)
+    back = unflatten(numbers[1:], lidb)
+    assert torch.equal(back.a_train, lidb.a_train[1:])
+    assert torch.equal(back.b_train, lidb.b_train[1:])
+    assert back.a_train.untyped_storage().data_ptr() == numbers.untyped_storage().data_ptr()
+
+
+def test_the_optimiser_is_torchs_adam_for_each_subject() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(2, 5, generator=generator), torch.randn(3, 2, 5, generator=generator)
+    numbers, parameter = start.clone(), torch.nn.Parameter(start.clone())
+    ours, theirs = SubjectwiseAdam(numbers), torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99))
+    for gradient in gradients:
+        ours.step(gradient, learning_rates=torch.tensor([0.1, 0.1]))
+        parameter.grad = gradient
+        theirs.step()
+    torch.testing.assert_close(numbers, parameter.detach())
+
+
+def test_each_gradient_is_clipped_by_its_own_norm() -> None:
+    clipped = clip_each(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), torch.ones(3))
+    torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+
+
+def test_who_stays_in_the_bank_moves_as_if_nobody_had_left() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(3, 5, generator=generator), torch.randn(4, 3, 5, generator=generator)
+    rates = torch.tensor([0.1, 0.2, 0.3])
+    whole, shrinking = SubjectwiseAdam(start.clone()), SubjectwiseAdam(start.clone())
+    rows = torch.tensor([0, 1, 2])
+    for step, gradient in enumerate(gradients):
+        whole.step(gradient, learning_rates=rates)
+        shrinking.step(gradient[rows], learning_rates=rates[rows])
+        if step == 1:
+            rows = torch.tensor([2, 0])
+            shrinking.keep(rows)
+    assert torch.equal(shrinking.numbers, whole.numbers[rows])
