@@ -79,7 +79,7 @@ class Crew:
         """And go on."""
         (self.folder / f"hold-{step}").unlink()
 
-    def at_step(self, step: int) -> psutil.Process:
+    def at_step(self, step: int | str) -> psutil.Process:
         """Wait until an engine is there; its process."""
         footprint = eventually(lambda: next(self.folder.glob(f"step-{step}-*"), None), within=150)
         footprint.unlink()
