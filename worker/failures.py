@@ -6,7 +6,7 @@ from typing import Any
 from core.errors import FailureCode
 from core.lifecycle import JobStatus
 from core.storage import ObjectMissing, StorageUnavailable
-from hyperdreambooth.errors import AdapterError, Diverged, FaceError
+from hyperdreambooth.errors import AdapterError, Diverged, FaceError, UnsuitableSize
 from worker.ledger import RanTooLong
 
 
@@ -69,6 +69,8 @@ def classify(error: BaseException) -> Failure:
             return Failure(code=FailureCode(error.code), detail=str(error), status=JobStatus.REJECTED, extra=extra)
         case PromptTooLong():
             return Failure(code=FailureCode.PROMPT_TOO_LONG, detail=str(error), status=JobStatus.REJECTED)
+        case UnsuitableSize():
+            return Failure(code=FailureCode.UNSUITABLE_SIZE, detail=str(error), status=JobStatus.REJECTED)
         case AdapterError():
             return Failure(code=FailureCode.ADAPTER_UNREADABLE, detail=str(error))
         case _:

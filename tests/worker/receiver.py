@@ -18,6 +18,10 @@ class Receiver:
     messages: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
+    def has_heard(self, count: int) -> bool:
+        """So many messages."""
+        return len(self.messages) == count
+
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:

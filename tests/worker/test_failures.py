@@ -40,6 +40,12 @@ def test_a_prompt_that_is_too_long_is_rejected() -> None:
     assert classify(PromptTooLong("90 tokens")).status == JobStatus.REJECTED
 
 
+def test_a_size_that_the_model_does_not_draw_is_rejected() -> None:
+    failure = classify(errors.UnsuitableSize("at most 128 pixels"))
+    assert (failure.code, failure.status, failure.retry) == (FailureCode.UNSUITABLE_SIZE, JobStatus.REJECTED, False)
+    assert failure.detail == "at most 128 pixels"
+
+
 def test_only_the_buckets_absence_outlasts_the_attempts() -> None:
     assert classify(StorageUnavailable()).outlasts_attempts
     assert not classify(ZeroDivisionError()).outlasts_attempts

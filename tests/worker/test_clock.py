@@ -1,0 +1,39 @@
+"""Celery's clock in a real housekeeping worker: nobody rings, and what is due is done all the same."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import select
+from standardwebhooks.webhooks import Webhook
+
+from core.lifecycle import WorkerRole
+from core.settings import Settings
+from core.storage import ObjectStore
+from core.tables import WebhookDelivery, WorkerProcess
+from core.webhooks import TEST_EVENT
+from tests.crew import crew_of
+from tests.factories import in_future
+from tests.waiting import eventually
+from tests.worker.receiver import receiver
+from tests.worker.test_webhooks import make_endpoint
+
+
+@pytest.mark.slow
+def test_webhooks_are_delivered_and_the_sweeper_sweeps_by_the_clock_alone(
+    settings: Settings, clean_slate: None, broker: redis.Redis, store: ObjectStore, tmp_path: Path
+) -> None:
+    quick = settings.model_copy(update={"webhook_seconds": 0.3, "webhook_private_addresses": True})
+    with receiver() as told, crew_of(quick, store, tmp_path) as crew:
+        endpoint = make_endpoint(crew.sessions, told.url)
+        crew.start(WorkerRole.HOUSEKEEPING)
+        for count in (1, 2):
+            with crew.sessions.begin() as session:
+                session.add(WebhookDelivery(endpoint_id=endpoint.id, event=TEST_EVENT, next_attempt_at=in_future(-1)))
+            eventually(partial(told.has_heard, count), within=120)
+        with crew.sessions() as session:
+            sweeper = session.scalars(select(WorkerProcess).where(WorkerProcess.role == "housekeeping")).first()
+    for headers, body in told.messages:
+        assert Webhook(endpoint.secret).verify(body, headers)["type"] == TEST_EVENT
+    assert sweeper is not None
