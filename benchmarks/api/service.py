@@ -134,7 +134,7 @@ def worker(measured: Measured) -> Iterator[None]:
 def selfie(kilobytes: int = 50) -> bytes:
     """A JPEG of a phone's proportions and of that size at most: soft spots, so that it is as detailed as a face."""
     rng = np.random.default_rng(0)
-    spots = Image.fromarray(rng.integers(0, 256, (160, 120, 3), np.uint8)).resize((960, 1280), Image.Resampling.BICUBIC)
+    spots = Image.fromarray(rng.integers(0, 256, (32, 24, 3), np.uint8)).resize((960, 1280), Image.Resampling.BICUBIC)
     sizes = []
     for quality in range(10, 96, 5):
         file = io.BytesIO()
