@@ -56,7 +56,7 @@ def worker_beside(bench: Bench) -> Iterator[None]:
     works: list[Batches[Any, Any]] = [bench.personalizing(), bench.generating(), bench.erasing()]
 
     def work() -> None:
-        while not done.wait(0.05):
+        while not done.wait(0.3):
             for batches in works:
                 batches.run_one("mini")
 

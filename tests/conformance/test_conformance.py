@@ -15,8 +15,8 @@ from tests.worker.conftest import Bench
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-# More of them, for a night: HDB_TEST_EXAMPLES=200 pytest tests/conformance
-EXAMPLES = int(os.environ.get("HDB_TEST_EXAMPLES", "3"))
+# More of them, or others: HDB_TEST_EXAMPLES=200 HDB_TEST_SEED=8 pytest tests/conformance
+EXAMPLES, SEED = os.environ.get("HDB_TEST_EXAMPLES", "3"), os.environ.get("HDB_TEST_SEED", "7")
 
 
 def write_down(callers: dict[str, Caller], folder: Path) -> None:
@@ -37,7 +37,7 @@ def ask(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Every operation, in every way that schemathesis knows."""
     config = shutil.copy(HERE / "schemathesis.toml", folder)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run"]
-    options = ["--checks=all", "--seed=7", f"--max-examples={EXAMPLES}", "--generation-database=none"]
+    options = ["--checks=all", f"--seed={SEED}", f"--max-examples={EXAMPLES}", "--generation-database=none"]
     return subprocess.run(
         [*command, *options, "--no-color", f"{url}/openapi.json"],
         cwd=folder,
