@@ -17,8 +17,7 @@ def flatten(lidb: LiDB) -> Tensor:
 def unflatten(numbers: Tensor, like: LiDB) -> LiDB:
     """The inverse of `flatten`, for any number of subjects. Views: nothing is copied."""
     a_train, b_train = torch.tensor_split(numbers, [like.a_train[0].numel()], dim=1)
-    rank = like.rank
-    return LiDB(like.basis, a_train.unflatten(1, (rank, -1)), b_train.unflatten(1, (rank, -1)))
+    return LiDB(like.basis, a_train.view(-1, *like.a_train.shape[1:]), b_train.view(-1, *like.b_train.shape[1:]))
 
 
 def clip_each(gradient: Tensor, max_norms: Tensor) -> Tensor:

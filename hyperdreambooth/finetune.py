@@ -45,7 +45,7 @@ class Examples:
     def of(self, rows: Sequence[int]) -> "Examples":
         """Some of the subjects."""
         counts = self.photo_counts or [1] * len(self.prompts)
-        faces = self.latents.split(list(counts))
+        faces = torch.split(self.latents, list(counts))
         return Examples(
             torch.cat([faces[row] for row in rows]),
             [self.prompts[row] for row in rows],

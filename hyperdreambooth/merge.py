@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hyperdreambooth.attach import Deltas
 from hyperdreambooth.diffusion import BaseModel
@@ -15,14 +15,13 @@ def merged(base_model: BaseModel, deltas: Deltas) -> Iterator[BaseModel]:
     """Within the block a target layer computes with W + up^T down. W itself is put aside, never written to."""
     assert deltas.subjects == 1, deltas.subjects
     targets = base_model.targets
-    originals: dict[str, nn.Parameter] = {}
+    originals: dict[str, Tensor] = {}
     try:
         for name, (up, down) in deltas.factors().items():
-            weight = targets[name].weight
-            own = torch.addmm(weight.to(up.dtype), up[0].T, down[0])
-            originals[name] = weight
-            targets[name].weight = nn.Parameter(own.to(weight.dtype), requires_grad=False)
+            originals[name] = targets[name].weight
+            own = torch.addmm(originals[name].to(up.dtype), up[0].T, down[0])
+            targets[name].weight = nn.Parameter(own.to(originals[name].dtype), requires_grad=False)
         yield base_model
     finally:
-        for name, weight in originals.items():
-            targets[name].weight = weight
+        for name, original in originals.items():
+            targets[name].weight = original

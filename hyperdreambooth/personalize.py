@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 
 import numpy as np
@@ -33,6 +33,7 @@ from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
 from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
 from hyperdreambooth.merge import merged
+from hyperdreambooth.resident import Resident
 
 
 class Phase(StrEnum):
@@ -55,6 +56,11 @@ class Networks:
     hypernetwork: Hypernetwork | None
     hypernetwork_hash: str | None
     config: PersonalizeConfig  # what the base model's folder asks for
+
+    @cached_property
+    def resident(self) -> Resident:
+        """The adapters drawn with lately."""
+        return Resident(self.basis)
 
 
 def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.dtype) -> Networks:
@@ -166,7 +172,7 @@ def predict(networks: Networks, faces: Sequence[Sequence[Image.Image]]) -> LiDB:
     predictions: LiDB = networks.hypernetwork(pixels.to(networks.basis.device, networks.basis.dtype))
     counts = list(map(len, faces))
     a_train, b_train = (
-        torch.stack([own.mean(dim=0) for own in trains.split(counts)])
+        torch.stack([own.mean(dim=0) for own in torch.split(trains, counts)])
         for trains in (predictions.a_train, predictions.b_train)
     )
     return LiDB(networks.basis, a_train, b_train)
@@ -196,20 +202,13 @@ def pack(
 
 
 def unpack(networks: Networks, adapters: Sequence[Adapter]) -> LiDB:
-    """Adapters of any ranks as one batch; a smaller rank is filled up with zeros, which add nothing."""
+    """Adapters of any ranks as one batch. WrongBaseModel unless all were made for these networks."""
     basis = networks.basis
     for adapter in adapters:
         adapter.check_fits(
             base_model_hash=networks.base_model.weights_hash, table=basis.table, aux_seed=basis.config.aux_seed
         )
-    rank = max(adapter.provenance.rank for adapter in adapters)
-
-    def stacked(trains: Sequence[np.ndarray]) -> Tensor:
-        padded = [np.pad(train.astype(np.float32), ((0, rank - len(train)), (0, 0))) for train in trains]
-        return torch.from_numpy(np.stack(padded)).to(basis.device, basis.dtype)
-
-    a_train = stacked([adapter.a_train for adapter in adapters])
-    return LiDB(basis, a_train, stacked([adapter.b_train for adapter in adapters]))
+    return networks.resident.lidb(adapters)
 
 
 def _portraits(

@@ -2,10 +2,11 @@
 
 import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,10 @@ from core.schemas import Method
 from core.settings import Settings
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
-from hyperdreambooth.diffusion import tokenize
-from hyperdreambooth.errors import AdapterError, PersonalizeError
+from hyperdreambooth.diffusion import latent_shape, tokenize
+from hyperdreambooth.errors import AdapterError, PersonalizeError, UnsuitableSize
 from hyperdreambooth.personalize import Networks, generate, load_networks, personalize
+from hyperdreambooth.resident import RecentFiles
 from worker.attempts import OnStep
 from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
@@ -40,9 +42,16 @@ class Order:
     """One picture of somebody's generation."""
 
     owner: int  # which request of the batch
+    place: int  # which of its pictures
     adapter: Adapter
     prompt: str
     seed: int
+    config: SampleConfig
+
+    @property
+    def likeness(self) -> tuple[int, int, int]:
+        """Orders of neighbouring likeness waste least of each other's denoising loop: size, then steps."""
+        return (self.config.width or 0, self.config.height or 0, self.config.steps)
 
 
 class Engine:
@@ -52,6 +61,7 @@ class Engine:
         self._networks = networks
         self._prompt_tokens = tokenize(networks.base_model, [""]).shape[1]
         self._pictures_at_once = PICTURES_AT_ONCE
+        self._adapters = RecentFiles(networks.resident)
         self.serves = Serves(base_model, networks.base_model.weights_hash, networks.hypernetwork is not None)
 
     def personalize(self, requests: Sequence[PersonalizeRequest], on_step: OnStep) -> Sequence[bytes | Exception]:
@@ -76,22 +86,21 @@ class Engine:
     def _generate(
         self, requests: Sequence[GenerateRequest], on_step: OnStep
     ) -> Sequence[Sequence[Picture] | Exception]:
-        """Pictures that are drawn alike are one batch, whoever is in them."""
-        results: list[list[Picture] | Exception] = []
-        orders: dict[SampleConfig, list[Order]] = defaultdict(list)
+        """All pictures are one queue, whoever is in them and however they are drawn."""
+        refused: dict[int, Exception] = {}
+        orders: list[Order] = []
         for owner, request in enumerate(requests):
             try:
-                config, own_orders = self._orders(request, owner)
-            except (AdapterError, PromptTooLong) as error:
-                results.append(error)
-            else:
-                results.append([])
-                orders[config] += own_orders
-        for owner, picture in self._draw_all(orders, on_step):
-            pictures = results[owner]
-            assert isinstance(pictures, list)
-            pictures.append(picture)
-        return results
+                orders += self._orders(request, owner)
+            except (AdapterError, PromptTooLong, UnsuitableSize) as error:
+                refused[owner] = error
+        pictures = dict(self._draw_all(sorted(orders, key=lambda order: order.likeness), on_step))
+        in_order = [order for order in orders if order in pictures]
+        drawn = grouped([order.owner for order in in_order])
+        return [
+            refused.get(owner) or [pictures[in_order[index]] for index in drawn.get(owner, ())]
+            for owner in range(len(requests))
+        ]
 
     def _personalize(
         self, requests: Sequence[PersonalizeRequest], method: Method, on_step: OnStep
@@ -109,10 +118,10 @@ class Engine:
             )
         return [outcome if isinstance(outcome, PersonalizeError) else outcome.to_bytes() for outcome in outcomes]
 
-    def _orders(self, request: GenerateRequest, owner: int) -> tuple[SampleConfig, list[Order]]:
-        """What is to be drawn, and how; AdapterError or PromptTooLong if it can't be."""
+    def _orders(self, request: GenerateRequest, owner: int) -> list[Order]:
+        """What is to be drawn, and how; AdapterError, PromptTooLong or UnsuitableSize if it can't be."""
         networks, params = self._networks, request.params
-        adapter = Adapter.from_bytes(request.adapter)
+        adapter = self._adapters.read(request.adapter)
         adapter.check_fits(
             base_model_hash=networks.base_model.weights_hash,
             table=networks.basis.table,
@@ -123,32 +132,33 @@ class Engine:
             steps=params.steps or own.steps,
             guidance=own.guidance if params.guidance is None else params.guidance,
             negative_prompt=params.negative_prompt or own.negative_prompt,
+            width=params.width or own.width,
+            height=params.height or own.height,
         )
+        latent_shape(networks.base_model, config)
         prompts = (networks.config.fill_prompt(wanted.prompt) for wanted in params.pictures)
         for prompt in (config.negative_prompt, *prompts):
             self._check_length(prompt)
-        return config, [Order(owner, adapter, wanted.prompt, wanted.seed) for wanted in params.pictures]
+        return [
+            Order(owner, place, adapter, wanted.prompt, wanted.seed, config)
+            for place, wanted in enumerate(params.pictures)
+        ]
 
     def _check_length(self, prompt: str) -> None:
         tokens = len(self._networks.base_model.tokenizer(prompt).input_ids)
         if tokens > self._prompt_tokens:
             raise PromptTooLong(f"{tokens} tokens, and the text encoder reads {self._prompt_tokens} of them at most")
 
-    def _draw_all(
-        self, orders: Mapping[SampleConfig, Sequence[Order]], on_step: OnStep
-    ) -> Iterator[tuple[int, Picture]]:
+    def _draw_all(self, orders: Sequence[Order], on_step: OnStep) -> Iterator[tuple[Order, Picture]]:
         """A few pictures at once; whose pictures nobody wants any more are left out."""
-        batches = [(config, part) for config, own in orders.items() for part in in_parts(own, self._pictures_at_once)]
-        total, done = sum(config.steps for config, _ in batches), 0
-        for config, part in batches:
-            wanted = on_step(Phase.GENERATING, done, total)
+        parts = in_parts(orders, self._pictures_at_once)
+        lengths = [loop_steps(part) for part in parts]
+        for part, done in zip(parts, accumulate(lengths, initial=0), strict=False):
+            wanted = on_step(Phase.GENERATING, done, sum(lengths))
             still_wanted = [order for order in part if wanted[order.owner]]
-            yield from self._draw(still_wanted, config, partial(report_step, on_step, done, total))
-            done += config.steps
+            yield from self._draw(still_wanted, partial(report_step, on_step, done, sum(lengths)))
 
-    def _draw(
-        self, orders: Sequence[Order], config: SampleConfig, on_step: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, Picture]]:
+    def _draw(self, orders: Sequence[Order], on_step: Callable[[int, int], None]) -> Iterator[tuple[Order, Picture]]:
         if not orders:
             return
         with memory_watched():
@@ -157,12 +167,12 @@ class Engine:
                 [order.adapter for order in orders],
                 [order.prompt for order in orders],
                 seeds=[order.seed for order in orders],
-                config=config,
+                config=[order.config for order in orders],
                 on_step=on_step,
             )
         for order, image in zip(orders, images, strict=True):
             verdict = "ok" if self._networks.face_detector(image) else "no_face"
-            yield order.owner, Picture(image, verdict)
+            yield order, Picture(image, verdict)
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -198,9 +208,18 @@ def memory_watched() -> Iterator[None]:
         raise OutOfGpuMemory
 
 
+def loop_steps(orders: Sequence[Order]) -> int:
+    """What `generate` will count to, or nearly: some schedulers take a step more than they are asked for."""
+    sizes: dict[tuple[int, int], int] = {}
+    for order in orders:
+        width, height, steps = order.likeness
+        sizes[width, height] = max(steps, sizes.get((width, height), 0))
+    return sum(sizes.values())
+
+
 def report_step(on_step: OnStep, done: int, total: int, step: int, _: int) -> None:
     """One batch's step as a step of all of them."""
-    on_step(Phase.GENERATING, done + step, total)
+    on_step(Phase.GENERATING, min(done + step, total), total)
 
 
 def among(on_step: OnStep, members: Sequence[int]) -> OnStep:

@@ -10,7 +10,7 @@ from skimage import data
 from core.lifecycle import Phase
 from core.schemas import GenerateParams, Method, PictureRequest
 from core.settings import Settings
-from hyperdreambooth.errors import AdapterError, NoFace
+from hyperdreambooth.errors import AdapterError, NoFace, UnsuitableSize
 from tests.hyperdreambooth.conftest import write_tiny_folder
 from worker.engine import Engine, load_engine, memory_watched
 from worker.failures import OutOfGpuMemory, PromptTooLong
@@ -81,7 +81,7 @@ def test_pictures_do_not_depend_on_their_neighbours(engine: Engine, adapter: byt
     assert pictures(together[0]) == pictures(together[2]) == pictures(alone)
 
 
-def test_steps_count_over_all_batches(engine: Engine, adapter: bytes) -> None:
+def test_steps_count_over_all_pictures(engine: Engine, adapter: bytes) -> None:
     seen: list[tuple[int, int]] = []
 
     def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
@@ -90,13 +90,34 @@ def test_steps_count_over_all_batches(engine: Engine, adapter: bytes) -> None:
 
     engine.generate([drawing(adapter, "{subject}", steps=2), drawing(adapter, "{subject}", steps=3)], on_step)
     assert seen == sorted(seen)
-    assert seen[-1] == (5, 5)
+    assert seen[-1] == (3, 3)  # one loop: who has fewer steps leaves it early
 
 
 def test_nobody_draws_for_a_request_that_was_cancelled(engine: Engine, adapter: bytes) -> None:
     requests = [drawing(adapter, "{subject}"), drawing(adapter, "{subject}", steps=3)]
     canceled, wanted = engine.generate(requests, lambda phase, step, total_steps: [False, True])
     assert (len(pictures(canceled)), len(pictures(wanted))) == (0, 1)
+
+
+def test_sizes_and_steps_may_be_mixed_and_pictures_come_back_in_their_order(engine: Engine, adapter: bytes) -> None:
+    wide = [PictureRequest(prompt="{subject}", seed=seed) for seed in (5, 6)]
+    requests = [
+        GenerateRequest(adapter, GenerateParams(pictures=wide, steps=3, width=24, height=16)),
+        drawing(adapter, "{subject}", "a {subject}", "{subject} b", steps=2),
+    ]
+    together = engine.generate(requests, going_on)
+    for request, result in zip(requests, together, strict=True):
+        (alone,) = engine.generate([request], going_on)
+        assert pictures(result) == pictures(alone)
+    assert not isinstance(together[0], Exception)
+    assert [picture.image.size for picture in together[0]] == [(24, 16)] * 2
+
+
+def test_a_size_that_cannot_be_drawn_is_refused_alone(engine: Engine, adapter: bytes) -> None:
+    huge = GenerateParams(pictures=[PictureRequest(prompt="", seed=1)], steps=2, width=64)
+    refused, fine = engine.generate([GenerateRequest(adapter, huge), drawing(adapter, "{subject}")], going_on)
+    assert isinstance(refused, UnsuitableSize)
+    assert len(pictures(fine)) == 1
 
 
 def test_a_prompt_that_would_be_cut_off_is_refused_alone(engine: Engine, adapter: bytes) -> None:
