@@ -40,6 +40,7 @@ def main(settings: Settings, out: Path) -> None:
             if task in settings.tasks
         }
         any_child = children[settings.methods[0]]
+        steps: Mapping[str, int] = any_child.ask("steps")
         floor: Mapping[Task, float] = any_child.ask("floor")
         shares: list[Share] = any_child.ask("shares")
         switches: dict[Method, Switched] = {}
@@ -53,6 +54,7 @@ def main(settings: Settings, out: Path) -> None:
         "hardware": f"{describe(settings.device)}, {settings.threads or torch.get_num_threads()} threads",
         "model": settings.model,
         "dtype": str(settings.torch_dtype).removeprefix("torch."),
+        **steps,
         "rows": rows,
         "switches": {method: asdict(switch) for method, switch in switches.items()},
         "time_shares": [asdict(share) for share in shares],

@@ -18,8 +18,6 @@ from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import Share, time_shares
 from benchmarks.many_subjects.ways import Numbers, Ours, Way, make_way
 
-SWITCHES = 50
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -54,6 +52,12 @@ class Bench:
     def tasks(self) -> Sequence[Task]:
         return self.way.tasks
 
+    def steps(self) -> dict[str, int]:
+        """The size of the tasks."""
+        config = self.way.networks.config
+        finetune, sample = config.finetune, config.sample
+        return {"steps": finetune.steps, "noise_draws": finetune.noise_draws, "sample_steps": sample.steps}
+
     def measure(self, case: Case) -> Measured:
         """Time one batch; compare some of it with single runs, which also warm everything up."""
         return self._personalize(case) if case.task is Task.PERSONALIZE else self._generate(case)
@@ -84,7 +88,7 @@ class Bench:
         if switched is None:
             return None
         milliseconds = []
-        for number in np.random.default_rng(0).integers(0, resident, SWITCHES):
+        for number in np.random.default_rng(0).integers(0, resident, self.settings.switches):
             began = time.perf_counter()
             with switched(int(number)):
                 if self.settings.torch_device.type == "cuda":

@@ -16,7 +16,7 @@ from hyperdreambooth.personalize import Networks, pack
 
 PROMPTS = ("a photo of a {subject}", "a pencil sketch of a {subject}", "an oil painting of a {subject}")
 SKEW = 1.5  # how much more popular a subject is than the next
-ADAPTER_STD = 0.1  # of the train matrices: enough to be seen in a picture
+ADAPTER_STD = 0.3  # of the train matrices: enough to be seen in a picture
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,9 @@ class PeftMixed(WithPipeline):
         loaded = getattr(self.pipeline.unet, "peft_config", {})
         for subject in sorted(set(subjects)):
             if name_of(subject) not in loaded:
-                self.pipeline.load_lora_weights(self.loras[subject], adapter_name=name_of(subject))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # that there will be several adapters is the point
+                    self.pipeline.load_lora_weights(self.loras[subject], adapter_name=name_of(subject))
                 loaded = self.pipeline.unet.peft_config
 
     def generate(self, orders: Sequence[Order]) -> list[Image.Image]:

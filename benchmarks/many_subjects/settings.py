@@ -60,6 +60,7 @@ class Settings:
     checked: int = 2  # subjects of a batch that are also run alone
     double_subjects: int = 2  # the batch that is compared in float64 too; 0: none
     resident: int = 10_000  # adapters in memory while switching between them; 0: no switching
+    switches: int = 50  # how often
     device: str = "auto"
     dtype: str = "auto"  # bfloat16 on a GPU, as the service has it; float32 elsewhere
     threads: int = 0  # of the CPU; 0: torch's own choice

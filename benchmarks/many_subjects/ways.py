@@ -13,11 +13,10 @@ from PIL import Image
 from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
 from benchmarks.many_subjects.settings import Method, Task
 from hyperdreambooth.adapter import Adapter
-from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_images, sample
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, generate, personalize_faces, predict, unpack
+from hyperdreambooth.personalize import Networks, drawn_as, generate, personalize_faces, predict, unpack
 
 Numbers = NDArray[np.float64]
 
@@ -92,9 +91,8 @@ class Ours(Way):
 
     def switched(self, subject: int) -> AbstractContextManager[object]:
         """The base model as this subject's."""
-        device = self.networks.base_model.device
         lidb = unpack(self.networks, [self.adapters[subject]])
-        return attach(self.networks.base_model, lidb, subject_of_sample=torch.zeros(1, dtype=torch.long, device=device))
+        return drawn_as(self.networks, lidb, torch.zeros(1, dtype=torch.long, device=self.networks.base_model.device))
 
 
 class Base(Way):

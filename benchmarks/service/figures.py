@@ -36,7 +36,7 @@ def latency(seen: Sequence[Visit], percent: int) -> float:
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
     lines = [
-        "| task | batch size | jobs/h | pictures/h | jobs a batch | not the model | arrivals/h | p50 s | p95 s | p99 s |",
+        "| task | batch size | jobs/h | pictures/h | jobs/batch | not model | arrivals/h | p50 s | p95 s | p99 s |",
         "|---|" + "---:|" * 9,
     ]
     for row in rows:

@@ -23,7 +23,9 @@ from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.ways import Ours, Way, make_way
 from hyperdreambooth.attach import layer_table
 from hyperdreambooth.config import LiDBConfig
+from hyperdreambooth.diffusion import load_base_model
 from hyperdreambooth.personalize import Networks
+from tests.hyperdreambooth.conftest import write_tiny_folder
 
 CPU = torch.device("cpu")
 PROMISED = {
@@ -47,9 +49,11 @@ SMALL = Shapes(
 
 
 @pytest.fixture(scope="module")
-def settings(noisy_folder: Path) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_folder(folder, prediction_type="v_prediction")
     return Settings(
-        model=str(noisy_folder),
+        model=str(folder),
         subjects=(1, 2),
         methods=(Method.PEFT_LOOP, Method.OURS),
         mixes=(Mix.DISTINCT, Mix.IDENTICAL),
@@ -58,6 +62,7 @@ def settings(noisy_folder: Path) -> Settings:
         noise_draws=2,
         sample_steps=2,
         resident=20,
+        switches=3,
         device="cpu",
         threads=1,
     )
@@ -87,6 +92,7 @@ def rows_of(document: dict[str, Any], method: Method, task: Task) -> list[dict[s
 def test_the_file_has_the_promised_shape(document: dict[str, Any], settings: Settings) -> None:
     assert (document["model"], document["dtype"]) == (settings.model, "float32")
     assert "1 threads" in document["hardware"]
+    assert [document[name] for name in ("steps", "noise_draws", "sample_steps")] == [2, 2, 2]
     assert {(row["task"], row["method"], row["subjects"], row["mix"]) for row in document["rows"]} == {
         (case.task, method, case.subjects, case.mix) for case in settings.cases() for method in settings.methods
     }
@@ -132,9 +138,10 @@ def test_methods_of_which_nothing_fitted_into_memory_have_no_line(document: dict
 
 
 @pytest.fixture(params=[method for method in Method if method is not Method.OURS])
-def other_way(request: pytest.FixtureRequest, networks: Networks) -> Way:
-    # Networks of its own: some methods leave their layers in the model.
-    return make_way(request.param, measured_networks(request.getfixturevalue("settings"), dtype=torch.float32))
+def other_way(request: pytest.FixtureRequest, networks: Networks, settings: Settings) -> Way:
+    # A base model of its own: some methods leave their layers in it.
+    base_model = load_base_model(settings.model, device=CPU, dtype=torch.float32)
+    return make_way(request.param, replace(networks, base_model=base_model))
 
 
 def test_every_method_draws_the_pictures_that_ours_does(other_way: Way, networks: Networks) -> None:

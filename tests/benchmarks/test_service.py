@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def document(noisy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 def jpeg() -> bytes:
     """Eileen Collins, NASA, public domain."""
     file = io.BytesIO()
-    Image.fromarray(skimage.data.astronaut()).save(file, "JPEG")
+    photo = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # scikit-image
+    Image.fromarray(photo).save(file, "JPEG")
     return file.getvalue()
 
 
@@ -100,7 +102,7 @@ def test_arrivals_are_as_frequent_as_asked() -> None:
     arrivals = poisson(4000, per_second=20)
     assert arrivals == sorted(arrivals)
     assert arrivals[-1] == pytest.approx(4000 / 20, rel=0.05)
-    gaps = [later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     # Exponential: as spread out as long.
     mean = sum(gaps) / len(gaps)
     assert (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5 == pytest.approx(mean, rel=0.1)
