@@ -17,6 +17,7 @@ import pytest
 from cli.ports import free_ports
 
 READY_SECONDS = 240
+ORPHANS_SECONDS = 60  # a worker's own deadline is 40
 pytestmark = pytest.mark.slow
 
 
@@ -97,38 +98,42 @@ def key(directory: Path) -> str:
     return found.group()
 
 
-def test_the_next_start_finds_the_data_and_shows_no_key(directory: Path, key: str) -> None:
+@pytest.fixture(scope="module")
+def again(directory: Path, key: str) -> Iterator[Up]:
+    """The second start in the same place."""
     with running(directory) as up:
-        assert "hdb_live_" not in up.text()
-        answer = httpx.get(f"{up.url}/v1/subjects", headers={"Authorization": f"Bearer {key}"})
-        assert answer.status_code == 200, answer.text
-        second = Up(directory, free_ports(1)[0])
-        assert second.process.wait(READY_SECONDS) == 1
-        assert f"in use by another hdb (process {up.process.pid})" in second.text().replace("\n", " ")
+        yield up
 
 
-def test_parts_that_are_killed_come_back(directory: Path, key: str) -> None:
-    with running(directory) as up:
-        for name in ("api", "postgres", "worker"):
-            victim = up.family()[name]
-            victim.kill()
-            wait_until(lambda name=name: f"{name} is back" in up.text(), up.text)  # type: ignore[misc]
-            assert up.family()[name].pid != victim.pid
-
-        def answers() -> bool:
-            header = {"Authorization": f"Bearer {key}"}
-            return httpx.get(f"{up.url}/v1/subjects", headers=header, timeout=30).status_code == 200
-
-        wait_until(answers, up.text)
+def test_the_next_start_finds_the_data_and_shows_no_key(directory: Path, key: str, again: Up) -> None:
+    assert "hdb_live_" not in again.text()
+    answer = httpx.get(f"{again.url}/v1/subjects", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200, answer.text
+    second = Up(directory, free_ports(1)[0])
+    assert second.process.wait(READY_SECONDS) == 1
+    assert f"in use by another hdb (process {again.process.pid})" in second.text().replace("\n", " ")
 
 
-def test_a_supervisor_that_is_killed_leaves_no_orphans_and_the_next_one_starts(directory: Path, key: str) -> None:
-    with running(directory) as up:
-        family = up.descendants()
-        assert len(family) > 6
-        up.process.kill()
-        up.process.wait()
-        wait_until(lambda: all_gone(family), lambda: names(family))
+def test_parts_that_are_killed_come_back(key: str, again: Up) -> None:
+    for name in ("api", "postgres", "worker"):
+        victim = again.family()[name]
+        victim.kill()
+        wait_until(lambda name=name: f"{name} is back" in again.text(), again.text)  # type: ignore[misc]
+        assert again.family()[name].pid != victim.pid
+
+    def answers() -> bool:
+        header = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{again.url}/v1/subjects", headers=header, timeout=30).status_code == 200
+
+    wait_until(answers, again.text)
+
+
+def test_a_supervisor_that_is_killed_leaves_no_orphans_and_the_next_one_starts(directory: Path, again: Up) -> None:
+    family = again.descendants()
+    assert len(family) > 6
+    again.process.kill()
+    again.process.wait()
+    wait_until(lambda: all_gone(family), lambda: names(family), ORPHANS_SECONDS)
     with running(directory) as up:
         assert up.stop(signal.SIGTERM) == 128 + signal.SIGTERM
 
