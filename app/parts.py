@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.jobs.forecaster import Forecaster
 from app.jobs.watch import JobWatcher
 from app.limits import RequestLimiter
+from app.open_files import raise_open_files_limit
 from app.publisher import Publisher
 from app.request_metrics import RequestMetrics
 from core.database import AsyncSessions, make_async_engine, make_async_sessions, make_read_engine
@@ -65,6 +66,7 @@ def make_parts(settings: Settings) -> Parts:
 @asynccontextmanager
 async def running(parts: Parts) -> AsyncIterator[None]:
     """Start what runs in the background; stop it in reverse."""
+    raise_open_files_limit()
     parts.publisher.start()
     async with parts.watcher.listening():
         yield

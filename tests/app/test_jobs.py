@@ -1,18 +1,20 @@
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import update
+from sqlalchemy import event, text, update
 from sqlalchemy.orm import Session
 
-from core.accounts import Scope
+from core.accounts import Scope, revoke_key
 from core.ids import JOB, decode_id
 from core.lifecycle import JobKind, JobStatus, Phase
 from core.statements import release_job
 from core.storage import ObjectStore
-from core.tables import Account, Job
+from core.tables import Account, ApiKey, Job
 from tests.app.conftest import MakeClient, submit
 from tests.app.worker_role import claim, finish, personalize, progress
 from tests.factories import make_job, make_subject, photo_bytes
@@ -77,7 +79,48 @@ async def test_an_unchanged_job_costs_no_body(client: httpx.AsyncClient, db: Ses
     assert (changed.status_code, changed.json()["version"]) == (200, 2)
 
 
-MANY = 25  # the pool has 20 connections
+@contextmanager
+def statements(service: FastAPI) -> Iterator[list[str]]:
+    """What the application asks the database meanwhile."""
+    asked: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        asked.append(statement)
+
+    engines = [service.state.parts.reads.sync_engine, service.state.parts.engine.sync_engine]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield asked
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_poll_costs_one_statement(service: FastAPI, client: httpx.AsyncClient, path: str, known: bool) -> None:
+    headers = {"If-None-Match": (await client.get(path)).headers["ETag"]} if known else {}
+    with statements(service) as asked:
+        answer = await client.get(path, headers=headers)
+    assert (answer.status_code, len(asked)) == (304 if known else 200, 1)
+
+
+async def test_a_revoked_key_polls_no_more(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    seen = {"If-None-Match": (await client.get(path)).headers["ETag"]}
+    revoke_key(db, db.query(ApiKey).one().id, actor="test")
+    db.commit()
+    answer = await client.get(path, headers=seen)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+async def test_reads_survive_a_database_that_dropped_their_connections(
+    client: httpx.AsyncClient, db: Session, path: str
+) -> None:
+    await client.get(path)
+    db.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
+    db.commit()
+    assert (await client.get(path)).status_code == 200
+
+
+MANY = 25  # the pools have 20 connections
 
 
 async def until_waiting(service: FastAPI, count: int) -> None:

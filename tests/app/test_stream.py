@@ -118,6 +118,14 @@ async def test_many_streams_share_few_connections(
     assert set(await asyncio.gather(*streams)) == {"succeeded"}
 
 
+async def test_who_has_seen_more_than_there_was_is_told_the_end_by_the_end(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str
+) -> None:
+    finish(db, claim(db))
+    async with events_of(client, replicas[0], path, after=99) as events:
+        assert [event async for event in events] == []
+
+
 async def test_streams_are_their_accounts_alone(make_client: MakeClient, path: str) -> None:
     answer = await make_client().get(f"{path}/events")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
