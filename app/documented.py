@@ -6,6 +6,7 @@ from app.errors import MEDIA_TYPE
 from core.errors import AppError
 
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+JOB_REF = {"$ref": "#/components/schemas/JobRead"}
 Responses = dict[int | str, dict[str, Any]]
 # On every answer.
 SHARED_HEADERS = {
@@ -63,6 +64,8 @@ def add_headers(operation: dict[str, Any]) -> None:
         if status < "300":
             found = (ANSWERS_TO[name] for name in ANSWERS_TO if name in reads)
             headers |= {name: header(text, required=False) for name, text in found}
+        if response.get("content", {}).get("application/json", {}).get("schema") == JOB_REF and status < "300":
+            headers.setdefault("Retry-After", header("Until it is worth asking again.", required=False, kind="integer"))
         if "If-None-Match" in reads and status in {"200", "206", "304"}:
             headers["ETag"] = header("Send it back as `If-None-Match`.")
         if status == "401":

@@ -8,9 +8,11 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dependencies import PartsDep, SessionDep
+from app.documented import problems
 from app.jobs.accuracy import accuracy_lines
 from app.parts import Parts
 from app.request_metrics import Labels, metric
+from core.errors import Unavailable
 from core.lifecycle import JobKind, JobStatus
 from core.statements import live_workers
 from core.tables import Job
@@ -21,7 +23,9 @@ WORKER_SEEN = timedelta(seconds=60)
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", response_class=Response, responses=problems(Unavailable) | {200: {"content": {"text/plain": {}}}}
+)
 async def metrics(parts: PartsDep, session: SessionDep) -> Response:
     """For Prometheus."""
     lines = [

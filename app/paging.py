@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.errors import InvalidRequest
 
@@ -18,6 +18,12 @@ class PageRequest(BaseModel):
 
     limit: int
     before: UUID | None
+
+
+class Page(BaseModel):
+    """A part of a list."""
+
+    next_cursor: str | None = Field(description="For the page after this one; null on the last.")
 
 
 def page_request(

@@ -14,10 +14,13 @@ class UnitOfWork:
         self._publisher = publisher
         self._bells: list[Bell] = []
 
-    def add_job(self, job: Job) -> None:
-        """A job whose bell rings after the commit."""
+    async def add_job(self, job: Job) -> Job:
+        """A job whose bell rings after the commit; as the database sees it."""
         self.session.add(job)
         self._bells.append((job.kind, job.base_model))
+        await self.session.flush()
+        await self.session.refresh(job)
+        return job
 
     async def commit(self) -> None:
         """Commit, then ring; a second call finds nothing to do."""

@@ -1,23 +1,28 @@
 """What callers ask to see, and the pictures they get."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from app.jobs.schemas import JobRead
 from app.links import generation_path, job_path, subject_path
+from app.paging import Page
 from app.subjects.schemas import MAX_DEADLINE_SECONDS
-from app.texts import ShortText
+from app.texts import ONE_LINE, ShortText
 from core.ids import GENERATION, IMAGE, SUBJECT, encode_id
 from core.lifecycle import JobStatus
-from core.schemas import MAX_IMAGES, PictureFormat
+from core.schemas import MAX_IMAGES, MAX_PROMPT_CHARACTERS, PictureFormat
 from core.tables import GeneratedImage, Generation, Job
 
 MAX_SEED = 2**32 - 1
 MIN_SIDE, MAX_SIDE, SIDE_STEP = 64, 1024, 8  # pixels; every Stable Diffusion's autoencoder halves three times
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=SIDE_STEP)]
-Prompt = Annotated[str, Field(min_length=1, description="`{subject}` stands for the person; put in front when absent.")]
+# `core/prompts.py` says more about what it refuses than a schema's pattern could.
+DOCUMENTED: dict[str, JsonValue] = {"maxLength": MAX_PROMPT_CHARACTERS, "pattern": ONE_LINE}
+PUT_IN = "`{subject}` stands for the person; put in front when absent."
+Prompt = Annotated[str, Field(min_length=1, description=PUT_IN, json_schema_extra=DOCUMENTED)]
 
 
 class NewGeneration(BaseModel):
@@ -30,7 +35,7 @@ class NewGeneration(BaseModel):
 
     prompt: Prompt | None = None
     prompts: list[Prompt] | None = Field(None, min_length=1, max_length=MAX_IMAGES)
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, Field(json_schema_extra=DOCUMENTED)] = ""
     count: int = Field(1, ge=1, le=MAX_IMAGES, description="Pictures of each prompt.")
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="Of the first picture of each prompt; the next one's is one higher."
@@ -58,6 +63,13 @@ class NewGeneration(BaseModel):
         return self.prompts or [self.prompt or ""]
 
 
+class Verdict(StrEnum):
+    """What a look at the picture said."""
+
+    OK = "ok"
+    NO_FACE = "no_face"
+
+
 class ImageRead(BaseModel):
     """One picture."""
 
@@ -69,7 +81,7 @@ class ImageRead(BaseModel):
     height: int
     size: int = Field(description="Bytes.")
     format: PictureFormat
-    verdict: str = Field(description="`ok`, or `no_face` when no face was found in the picture.")
+    verdict: Verdict = Field(description="`no_face`: no face was found in the picture.")
     url: str = Field(description="Works for a few minutes; read the generation again for a fresh one.")
 
 
@@ -92,11 +104,10 @@ class GenerationAndJob(BaseModel):
     job: JobRead
 
 
-class GenerationList(BaseModel):
+class GenerationList(Page):
     """A page of generations."""
 
     generations: list[GenerationRead]
-    next_cursor: str | None
 
 
 def image_read(image: GeneratedImage, url: str) -> ImageRead:
@@ -110,7 +121,7 @@ def image_read(image: GeneratedImage, url: str) -> ImageRead:
         height=image.height,
         size=image.size,
         format=image.format,
-        verdict=image.verdict,
+        verdict=Verdict(image.verdict),
         url=url,
     )
 

@@ -85,10 +85,7 @@ async def _add_job(
         client_reference=request.client_reference,
         deadline_at=None if deadline is None else func.now() + timedelta(seconds=deadline),
     )
-    uow.add_job(job)
-    await uow.session.flush()
-    await uow.session.refresh(job)
-    return job
+    return await uow.add_job(job)
 
 
 async def _add_generation(uow: UnitOfWork, job: Job, *, keep: timedelta) -> None:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
 from app.answers import conditional, known_version
 from app.dependencies import (
@@ -31,7 +30,7 @@ from app.jobs import service
 from app.jobs.poll import poll
 from app.jobs.schemas import JobRead
 from app.jobs.stream import event_stream
-from app.paging import PageDep, add_next_link, next_cursor
+from app.paging import Page, PageDep, add_next_link, next_cursor
 from app.preferences import retry_after, wait_seconds
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
@@ -42,11 +41,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 MAX_EVENT = 2**31 - 1
 
 
-class JobList(BaseModel):
+class JobList(Page):
     """A page of jobs."""
 
     jobs: list[JobRead]
-    next_cursor: str | None
 
 
 def progress_headers(job: JobRead, *, waited: int = 0) -> dict[str, str]:
@@ -154,7 +152,11 @@ async def stream_job_events(
 
 
 @router.post("/{job_id}/cancel", responses=problems(NotFound, NotCancelable))
-async def cancel_job(job_id: JobIdDep, caller: CallerDep, uow: UnitOfWorkDep, parts: PartsDep) -> JobRead:
+async def cancel_job(
+    job_id: JobIdDep, caller: CallerDep, uow: UnitOfWorkDep, parts: PartsDep, response: Response
+) -> JobRead:
     """Cancel: a queued job ends at once, a running one within a step, one that has ended stays as it is."""
     job = await service.cancel(uow, caller, job_id, keep=timedelta(days=parts.settings.job_days))
-    return await service.describe(uow.session, parts.forecaster, job)
+    described = await service.describe(uow.session, parts.forecaster, job)
+    response.headers.update(progress_headers(described))
+    return described

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.jobs.schemas import JobRead
 from app.links import job_path, subject_path, weights_path
+from app.paging import Page
 from app.texts import ShortText
 from core.ids import SUBJECT, encode_id
 from core.lifecycle import FINAL, JobStatus
@@ -107,11 +108,10 @@ class SubjectAndJob(BaseModel):
     job: JobRead
 
 
-class SubjectList(BaseModel):
+class SubjectList(Page):
     """A page of subjects."""
 
     subjects: list[SubjectRead]
-    next_cursor: str | None
 
 
 def subject_read(subject: Subject, adapter: Adapter | None, job: Job | None) -> SubjectRead:

@@ -110,10 +110,7 @@ async def _add_job(uow: UnitOfWork, subject: Subject, fields: SubjectFields, tra
         client_reference=fields.client_reference,
         deadline_at=None if deadline is None else func.now() + timedelta(seconds=deadline),
     )
-    uow.add_job(job)
-    await uow.session.flush()
-    await uow.session.refresh(job)
-    return job
+    return await uow.add_job(job)
 
 
 async def _bind_token(session: AsyncSession, caller: Caller, subject_id: UUID) -> None:
@@ -187,7 +184,4 @@ async def erase(uow: UnitOfWork, caller: Caller, subject_id: UUID, *, keep: time
         seed=0,
         traceparent=traceparent,
     )
-    uow.add_job(job)
-    await uow.session.flush()
-    await uow.session.refresh(job)
-    return job
+    return await uow.add_job(job)

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.texts import SOMETHING
+from app.paging import Page
 from core.ids import DELIVERY, JOB, SUBJECT, WEBHOOK, encode_id
 from core.tables import WebhookDelivery, WebhookEndpoint
 from core.webhooks import WebhookEvent
 
 MAX_OVERLAP_SECONDS = 7 * 86_400
-Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=SOMETHING)]
+ADDRESS = r"^https?://[^\x00-\x20\x7f]+$"  # plain http is for tests of ours alone: see `check_url`
+Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=ADDRESS)]
 
 
 class NewWebhookEndpoint(BaseModel):
@@ -45,11 +46,10 @@ class WebhookEndpointRead(BaseModel):
     disabled_at: datetime | None = Field(description="When it answered 410 Gone.")
 
 
-class WebhookEndpointList(BaseModel):
+class WebhookEndpointList(Page):
     """A page of endpoints."""
 
     webhook_endpoints: list[WebhookEndpointRead]
-    next_cursor: str | None
 
 
 class DeliveryRead(BaseModel):
@@ -67,11 +67,10 @@ class DeliveryRead(BaseModel):
     error: str | None
 
 
-class DeliveryList(BaseModel):
+class DeliveryList(Page):
     """A page of deliveries."""
 
     deliveries: list[DeliveryRead]
-    next_cursor: str | None
 
 
 class WebhookMessageData(BaseModel):

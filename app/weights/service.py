@@ -78,10 +78,7 @@ async def _add_job(uow: UnitOfWork, subject: Subject, params: ExportParams, trac
         seed=0,
         traceparent=traceparent,
     )
-    uow.add_job(job)
-    await uow.session.flush()
-    await uow.session.refresh(job)
-    return job
+    return await uow.add_job(job)
 
 
 async def read_weights(parts: Parts, file: StoredFile) -> bytes:

@@ -129,6 +129,22 @@ async def test_texts_are_one_short_line(client: httpx.AsyncClient, text: str) ->
     assert (await submit(client, photo_bytes(), client_reference=text)).status_code == 422
 
 
+@pytest.mark.parametrize("path", ["/v1/subjects", "/v1/tokens", "/v1/uploads"])
+async def test_half_a_character_in_a_name_is_pointed_at(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, content=b'{"\\ud800": 1, "consent": "self", "size": 9}', headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_forms_charset_is_no_way_in(client: httpx.AsyncClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    photo = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\nx\r\n--x--\r\n'
+    for name, value in ((rb"\ud800", b"1"), (b"name", rb"\ud800"), (b"name", rb"a\x00b")):
+        headers = {"Content-Type": "multipart/form-data; charset=unicode_escape; boundary=x"}
+        body = part % (b"consent", b"self") + part % (name, value) + photo
+        answer = await client.post("/v1/subjects", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), name
+
+
 async def test_half_a_character_is_refused(client: httpx.AsyncClient) -> None:
     for path, body in (("/v1/tokens", b'{"subject_id": "\\ud800"}'), ("/v1/subjects", b'{"name": "\\ud800"}')):
         answer = await client.post(path, content=body, headers=JSON)

@@ -192,8 +192,9 @@ async def test_a_queued_job_is_canceled_at_once_and_twice_is_no_error(client: ht
 
 async def test_a_running_job_is_asked_to_stop(client: httpx.AsyncClient, db: Session, path: str) -> None:
     claim(db)
-    answer = (await client.post(f"{path}/cancel")).json()
-    assert (answer["status"], answer["cancel_requested"]) == ("running", True)
+    answer = await client.post(f"{path}/cancel")
+    assert (answer.json()["status"], answer.json()["cancel_requested"]) == ("running", True)
+    assert int(answer.headers["Retry-After"]) in range(1, 11)
 
 
 async def test_canceling_what_has_ended_changes_nothing(client: httpx.AsyncClient, db: Session, path: str) -> None:
