@@ -11,7 +11,7 @@ from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.layers import LayerTable
 from hyperdreambooth.lidb import AuxBasis, Factors
-from hyperdreambooth.seating import Seating
+from hyperdreambooth.seating import EVERYBODY, Seating
 from hyperdreambooth.targets import target_layers
 
 
@@ -75,11 +75,15 @@ class _Delta:
 
     def _own(self, batch: int) -> tuple[Tensor, Tensor]:
         """The factors of each row's subject; gathered anew only when other rows are seated."""
-        rows = self.seating.rows
+        rows, part = self.seating.rows, self.seating.part
         if rows is None or self.up.shape[0] == 1:
             return self.up, self.down
+        if part != EVERYBODY:
+            batch = rows.shape[0]
         seated = self.seated
         if seated[0] is not rows or seated[1] != batch:
             every = rows.repeat(batch // rows.shape[0])
-            seated = self.seated = (rows, batch, self.up[every], self.down[every])
-        return seated[2], seated[3]
+            seated = (rows, batch, self.up[every], self.down[every])
+            if not self.up.requires_grad:  # else each thread wants a graph of its own
+                self.seated = seated
+        return seated[2][part], seated[3][part]

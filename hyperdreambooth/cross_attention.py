@@ -4,11 +4,15 @@ Of the unconditional half nothing more can be shared between subjects: their del
 the empty prompt has an embedding of its own for each. Pictures of one subject with equal texts do share a row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from hyperdreambooth.seating import Seating
 
 Seat = Callable[[Tensor], None]  # which text each row of the next batches reads: [B]
 
@@ -16,18 +20,20 @@ Seat = Callable[[Tensor], None]  # which text each row of the next batches reads
 class Remembered(nn.Module):
     """In the place of a projection, its answers to all texts."""
 
-    def __init__(self, answers: Tensor) -> None:
+    def __init__(self, answers: Tensor, seating: Seating) -> None:
         super().__init__()
+        self.seating = seating
         self.answers = answers  # [texts, T, n]
         self.seated = answers  # [B, T, n]
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        assert embeddings.shape[0] == self.seated.shape[0], (embeddings.shape, self.seated.shape)
-        return self.seated
+        seated = self.seated[self.seating.part]
+        assert embeddings.shape[0] == seated.shape[0], (embeddings.shape, seated.shape)
+        return seated
 
 
 @contextmanager
-def keys_and_values_once(unet: nn.Module, embeddings: Tensor) -> Iterator[Seat]:
+def keys_and_values_once(unet: nn.Module, embeddings: Tensor, seating: Seating) -> Iterator[Seat]:
     """Within the block, cross-attention reads what it computes now for `embeddings` [texts, T, d]."""
     attentions: list[Any] = [module for module in unet.modules() if getattr(module, "is_cross_attention", False)]
     projections: list[Remembered] = []
@@ -35,7 +41,7 @@ def keys_and_values_once(unet: nn.Module, embeddings: Tensor) -> Iterator[Seat]:
         for attention in attentions:
             for name in ("to_k", "to_v"):
                 projection = getattr(attention, name)
-                projections.append(Remembered(projection(embeddings)))
+                projections.append(Remembered(projection(embeddings), seating))
                 stack.callback(setattr, attention, name, projection)
                 setattr(attention, name, projections[-1])
 
@@ -44,3 +50,34 @@ def keys_and_values_once(unet: nn.Module, embeddings: Tensor) -> Iterator[Seat]:
                 projection.seated = projection.answers[texts]
 
         yield seat
+
+
+@dataclass(eq=False)
+class Prompted:
+    """The UNet with what the pictures show, encoded once for each subject and text."""
+
+    unet: Any
+    seating: Seating
+    owners: Tensor | None  # [texts]: whose text it is
+    embeddings: Tensor  # [texts, T, d]
+    texts: Tensor  # [2, pictures]: which texts each picture reads, without and with its prompt
+    seat_keys_and_values: Seat
+    seated: Tensor = field(init=False)  # [2 B, T, d]
+
+    def seat(self, places: Sequence[int]) -> None:
+        texts = self.texts[:, list(places)].flatten()
+        self.seat_keys_and_values(texts)
+        self.seating.rows = None if self.owners is None else self.owners[texts]
+        self.seated = self.embeddings[texts]
+
+    def predict(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        latents, timesteps = torch.cat([latents, latents]), timesteps.repeat(2)
+
+        def of(part: slice) -> Tensor:
+            texts = self.seated[part]
+            answer: Tensor = self.unet(latents[part], timesteps[part], encoder_hidden_states=texts).sample
+            return answer
+
+        parts = self.seating.in_parts(of, len(latents), latents.device)
+        negative, positive = torch.cat(parts).chunk(2)
+        return negative, positive

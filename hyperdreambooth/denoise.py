@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperdreambooth.config import SampleConfig
 
 OnStep = Callable[[int, int], object]  # step just done (from 1), steps in all
 
 
-class Conditions(Protocol):
-    """What the pictures show and of whom, as the UNet reads it."""
+class Denoiser(Protocol):
+    """The UNet, with what the pictures show and of whom."""
 
-    def seat(self, places: Sequence[int]) -> Tensor:
-        """Prepare for these pictures, each twice, without and with its prompt; their embeddings [2 B, T, d]."""
+    def seat(self, places: Sequence[int]) -> None:
+        """Prepare for these pictures."""
+
+    def predict(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction for each of them without its prompt and with it."""
 
 
 @dataclass(eq=False)
@@ -62,7 +65,7 @@ class Strand:
         self.latents = self.scheduler.step(predicted, self.timesteps[step], self.latents, **arguments).prev_sample
 
 
-def denoise(unet: nn.Module, strands: Sequence[Strand], conditions: Conditions, on_step: OnStep) -> None:
+def denoise(denoiser: Denoiser, strands: Sequence[Strand], on_step: OnStep) -> None:
     """Bring every strand to its end (classifier-free guidance, Ho and Salimans 2022)."""
     total = max(len(strand.timesteps) for strand in strands)
     seated: list[Strand] = []
@@ -70,13 +73,12 @@ def denoise(unet: nn.Module, strands: Sequence[Strand], conditions: Conditions, 
         running = [strand for strand in strands if step < len(strand.timesteps)]
         if len(running) != len(seated):
             seated = running
-            embeddings = conditions.seat([place for strand in running for place in strand.places])
+            denoiser.seat([place for strand in running for place in strand.places])
         latents, timesteps = (
             torch.cat(parts) for parts in zip(*(strand.inputs(step) for strand in running), strict=True)
         )
-        predicted = unet(torch.cat([latents, latents]), timesteps.repeat(2), encoder_hidden_states=embeddings).sample
         sizes = [len(strand.places) for strand in running]
-        halves = zip(*(half.split(sizes) for half in predicted.chunk(2)), strict=True)
+        halves = zip(*(torch.split(half, sizes) for half in denoiser.predict(latents, timesteps)), strict=True)
         for strand, (negative, positive) in zip(running, halves, strict=True):
             strand.advance(step, negative, positive)
         on_step(step + 1, total)

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
 from hyperdreambooth.config import SampleConfig
-from hyperdreambooth.cross_attention import keys_and_values_once
+from hyperdreambooth.cross_attention import Prompted, keys_and_values_once
 from hyperdreambooth.denoise import OnStep, Strand, denoise
 from hyperdreambooth.errors import UnsuitableSize
 from hyperdreambooth.seating import Seating
@@ -131,12 +131,15 @@ def encode_images(base_model: BaseModel, images: Sequence[Image.Image]) -> Tenso
 @torch.no_grad()
 def decode_latents(base_model: BaseModel, latents: Tensor) -> list[Image.Image]:
     """Latents to pictures."""
-    images = []
-    for part in (latents / base_model.vae.config.scaling_factor).split(DECODED_AT_ONCE):
-        pixels = base_model.vae.decode(part).sample.float()
-        pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        images += [Image.fromarray(array) for array in pixels]
-    return images
+    scaled = latents / base_model.vae.config.scaling_factor
+
+    def of(part: slice) -> Tensor:
+        few_each = torch.split(scaled[part], DECODED_AT_ONCE)
+        pixels = torch.cat([base_model.vae.decode(few).sample.float() for few in few_each])
+        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
+
+    arrays = torch.cat(base_model.seating.in_parts(of, len(latents), latents.device)).numpy()
+    return [Image.fromarray(array) for array in arrays]
 
 
 def image_tensor(images: Sequence[Image.Image], *, size: int) -> Tensor:
@@ -163,14 +166,19 @@ def sample(
     lengths = [max(len(strand.timesteps) for strand in strands) for strands in loops]
     report = on_step or (lambda step, total: None)
     images: dict[int, Image.Image] = {}
-    with _texts_once(base_model, [own.negative_prompt for own in configs], prompts) as texts:
+    with _prompted(base_model, [own.negative_prompt for own in configs], prompts) as denoiser:
         for strands, done in zip(loops, accumulate(lengths, initial=0), strict=False):
-            denoise(base_model.unet, strands, texts, lambda step, _, done=done: report(done + step, sum(lengths)))  # type: ignore[misc]
+            denoise(denoiser, strands, partial(_report_step, report, done, sum(lengths)))
     for strands in loops:
         places = [place for strand in strands for place in strand.places]
         latents = torch.cat([strand.latents for strand in strands])
         images |= zip(places, decode_latents(base_model, latents), strict=True)
     return [images[place] for place in range(len(prompts))]
+
+
+def _report_step(report: OnStep, done: int, total: int, step: int, _: int) -> None:
+    """A step of one loop as a step of all."""
+    report(done + step, total)
 
 
 def latent_shape(base_model: BaseModel, config: SampleConfig) -> tuple[int, int, int]:
@@ -206,25 +214,8 @@ def _strands(
     return strands
 
 
-@dataclass(frozen=True, eq=False)
-class _Texts:
-    """What the pictures show, encoded once for each subject and text."""
-
-    seating: Seating
-    owners: Tensor | None  # [texts]: whose text it is
-    embeddings: Tensor  # [texts, T, d]
-    texts: Tensor  # [2, pictures]: which texts each picture reads, without and with its prompt
-    seat_keys_and_values: Callable[[Tensor], None]
-
-    def seat(self, places: Sequence[int]) -> Tensor:
-        texts = self.texts[:, list(places)].flatten()
-        self.seat_keys_and_values(texts)
-        self.seating.rows = None if self.owners is None else self.owners[texts]
-        return self.embeddings[texts]
-
-
 @contextmanager
-def _texts_once(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence[str]) -> Iterator[_Texts]:
+def _prompted(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence[str]) -> Iterator[Prompted]:
     """The text encoder, and whatever reads its answers alone, runs once; equal texts of one subject are one."""
     seating, rows = base_model.seating, base_model.seating.rows
     whose = [0] * len(prompts) if rows is None else rows.repeat(len(prompts) // len(rows)).tolist()
@@ -234,5 +225,5 @@ def _texts_once(base_model: BaseModel, negatives: Sequence[str], prompts: Sequen
     owners = None if rows is None else torch.tensor([subject for subject, _ in places], device=base_model.device)
     with seating.seated(owners):
         embeddings = encode_tokens(base_model, tokenize(base_model, [text for _, text in places]))
-        with keys_and_values_once(base_model.unet, embeddings) as seat:
-            yield _Texts(seating, owners, embeddings, texts, seat)
+        with keys_and_values_once(base_model.unet, embeddings, seating) as seat:
+            yield Prompted(base_model.unet, seating, owners, embeddings, texts, seat)

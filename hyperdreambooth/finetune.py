@@ -8,6 +8,7 @@ step counts. Who is done, or no longer wanted, leaves the batch.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from hyperdreambooth.attach import Deltas, attach
 from hyperdreambooth.bank import SubjectwiseAdam, clip_each, flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
-from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.lidb import Factors, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
+from hyperdreambooth.seating import EVERYBODY
 
 LOSS_MEMORY = 0.8  # of the running loss that early stopping looks at
 # Called after each step with the step just done and the steps in all; may answer which subjects go on.
@@ -133,41 +135,95 @@ def fast_finetune(
 
 def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> Tensor:
     """One step of everybody in flight; their losses [S] before it."""
-    numbers = flight.optimizer.numbers.requires_grad_()
-    deltas = unflatten(numbers, like)
-    losses = subject_losses(base_model, deltas, flight.examples, flight.tokens, flight.configs[0], step=step)
-    (gradient,) = torch.autograd.grad(losses.sum(), numbers)
+    numbers, config = flight.optimizer.numbers.requires_grad_(), flight.configs[0]
+    samples = draw_samples(base_model, flight.examples, config, step=step)
+    losses, gradient = gradients_in_parts(base_model, numbers, like, samples, flight.tokens)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
-    return losses.detach()
+    return losses
 
 
-def subject_losses(
-    base_model: BaseModel,
-    deltas: Deltas,
-    examples: Examples,
-    tokens: Tensor,
-    config: FinetuneConfig,
-    *,
-    step: int = 0,
-) -> Tensor:
-    """The denoising loss of each subject, averaged over its own noise draws: [S]."""
-    generators, draws = examples.generators, config.noise_draws
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The noisy faces of one step, subject after subject."""
+
+    latents: Tensor  # [B, c, h, w]
+    noise: Tensor
+    timesteps: Tensor  # [B]
+    weights: Tensor  # [h, w]
+
+    def losses(self, base_model: BaseModel, embeddings: Tensor, part: slice = EVERYBODY) -> Tensor:
+        """The denoising loss of each: [B]. `embeddings` [S, T, d] of each subject's prompt."""
+        embeddings = embeddings.repeat_interleave(len(self.latents) // len(embeddings), dim=0)
+        return denoising_loss(
+            base_model,
+            self.latents[part],
+            embeddings[part],
+            timesteps=self.timesteps[part],
+            noise=self.noise[part],
+            weights=self.weights,
+        )
+
+
+def draw_samples(base_model: BaseModel, examples: Examples, config: FinetuneConfig, *, step: int) -> Samples:
+    """Each subject's faces, timesteps and noise, from its own generator."""
+    generators, draws, device = examples.generators, config.noise_draws, examples.latents.device
     latents = examples.latents.index_select(0, examples.chosen(draws=draws, step=step))
     timestep_count = base_model.scheduler.config.num_train_timesteps
     timesteps = torch.cat([stratified_timesteps(draws, timestep_count, generator) for generator in generators])
     shape = (draws, *latents.shape[1:])
-    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(latents)
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    weights = head_weights(latents, background=config.background_weight)
+    return Samples(latents, noise.to(latents), timesteps.to(device), weights)
+
+
+def subject_losses(
+    base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, config: FinetuneConfig
+) -> Tensor:
+    """The denoising loss of each subject, averaged over its own noise draws: [S]."""
+    samples = draw_samples(base_model, examples, config, step=0)
     with attach(base_model, deltas):
-        embeddings = encode_tokens(base_model, tokens).repeat_interleave(draws, dim=0)
-        losses = denoising_loss(
-            base_model,
-            latents,
-            embeddings,
-            timesteps=timesteps.to(latents.device),
-            noise=noise,
-            weights=head_weights(latents, background=config.background_weight),
-        )
-    return losses.view(deltas.subjects, draws).mean(dim=1)
+        losses = samples.losses(base_model, encode_tokens(base_model, tokens))
+    return losses.view(deltas.subjects, -1).mean(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """Deltas whose factors are there already."""
+
+    subjects: int
+    by_layer: Factors
+
+    def factors(self) -> Factors:
+        return self.by_layer
+
+
+def gradients_in_parts(
+    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each subject's loss [S] and gradient [S, numbers]; parts of the batch run on cores of their own.
+
+    The factors of all layers are expanded once, and so are the prompts; each part differentiates the UNet down to
+    these, and their summed gradients go the rest of the way together.
+    """
+    subjects, batch = numbers.shape[0], len(samples.latents)
+    factors = unflatten(numbers, like).factors()
+    with attach(base_model, Expanded(subjects, factors)):
+        embeddings = encode_tokens(base_model, tokens)
+    ends = [embeddings, *chain(*(pair for name, pair in factors.items() if name.startswith("unet.")))]
+    starts = [end.detach().requires_grad_() for end in ends]
+    pairs = zip(starts[1::2], starts[2::2], strict=True)
+    own = dict(zip((name for name in factors if name.startswith("unet.")), pairs, strict=True))
+
+    def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
+        losses = samples.losses(base_model, starts[0], part)
+        return losses.detach(), torch.autograd.grad(losses.sum() * subjects / batch, starts)
+
+    rows = torch.arange(subjects, device=numbers.device).repeat_interleave(batch // subjects)
+    with attach(base_model, Expanded(subjects, own), subject_of_sample=rows):
+        losses, gradients = zip(*base_model.seating.in_parts(of, batch, numbers.device), strict=True)
+    summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
+    (gradient,) = torch.autograd.grad(ends, numbers, summed)
+    return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
 
 
 def learning_rate(step: int, config: FinetuneConfig) -> float:

@@ -1,16 +1,32 @@
-"""Who sits where in a batch. Set by whoever puts a batch together, read by the deltas in every target layer."""
+"""Who sits where in a batch, and which part of it a thread computes. Read by the deltas in every target layer."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+Result = TypeVar("Result")
+EVERYBODY = slice(None)
 
-class Seating(threading.local):
-    """Which subject each row of the networks' input belongs to. Threads seat their own batches."""
 
-    rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
+class Seating:
+    """Which subject each row of the networks' input belongs to."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
+        self._here = threading.local()
+
+    @property
+    def part(self) -> slice:
+        """The rows that this thread computes."""
+        part: slice = getattr(self._here, "part", EVERYBODY)
+        return part
 
     @contextmanager
     def seated(self, rows: Tensor | None) -> Iterator[None]:
@@ -20,3 +36,40 @@ class Seating(threading.local):
             yield
         finally:
             self.rows = before
+
+    def in_parts(self, work: Callable[[slice], Result], count: int, device: torch.device) -> list[Result]:
+        """`work` on parts of a batch of `count`, in order, each on a core of its own; on a GPU on the whole.
+
+        No operator mixes samples, so nobody notices. Threads inside every operation, torch's own way, wait for each
+        other thousands of times a step; on a busy machine they wait for whoever holds a core.
+        """
+        before = torch.get_num_threads()
+        threads = min(before, count) if device.type == "cpu" else 1
+        if threads == 1:
+            return [work(EVERYBODY)]
+        bounds = [count * place // threads for place in range(threads + 1)]
+        parts = [slice(*pair) for pair in pairwise(bounds)]
+        run = partial(self._run, work, torch.is_grad_enabled())
+        try:
+            torch.set_num_threads(1)
+            others = [_pool(before - 1).submit(run, part) for part in parts[1:]]
+            try:
+                first = run(parts[0])
+            finally:
+                wait(others)
+            return [first, *(other.result() for other in others)]
+        finally:
+            torch.set_num_threads(before)
+
+    def _run(self, work: Callable[[slice], Result], with_gradients: bool, part: slice) -> Result:
+        self._here.part = part
+        try:
+            with torch.set_grad_enabled(with_gradients):
+                return work(part)
+        finally:
+            self._here.part = EVERYBODY
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "part", initializer=partial(torch.set_num_threads, 1))

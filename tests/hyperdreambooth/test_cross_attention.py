@@ -26,7 +26,10 @@ def test_remembered_keys_and_values_give_the_same_answers(base_model_double: Bas
         embeddings = encode_tokens(base_model, tokenize(base_model, PROMPTS))
         with base_model.seating.seated(texts):
             plain = [answer(base_model, embeddings[texts], step=step) for step in (10, 500)]
-        with keys_and_values_once(base_model.unet, embeddings) as seat, base_model.seating.seated(texts):
+        with (
+            keys_and_values_once(base_model.unet, embeddings, base_model.seating) as seat,
+            base_model.seating.seated(texts),
+        ):
             seat(texts)
             remembered = [answer(base_model, embeddings[texts], step=step) for step in (10, 500)]
     torch.testing.assert_close(remembered, plain, rtol=1e-12, atol=1e-12)
@@ -37,7 +40,7 @@ def test_projections_are_back_after_an_exception(base_model: BaseModel) -> None:
     attentions = sum(name.endswith("attn2") for name in before)
 
     def interrupted() -> None:
-        with keys_and_values_once(base_model.unet, torch.zeros(1, 12, 16)):
+        with keys_and_values_once(base_model.unet, torch.zeros(1, 12, 16), base_model.seating):
             assert sum(isinstance(module, Remembered) for module in base_model.unet.modules()) == 2 * attentions > 0
             raise InterruptedError
 

@@ -1,0 +1,82 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from hyperdreambooth.attach import attach
+from hyperdreambooth.bank import flatten
+from hyperdreambooth.config import FinetuneConfig, SampleConfig
+from hyperdreambooth.diffusion import BaseModel, sample
+from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.seating import EVERYBODY, Seating
+from tests.hyperdreambooth.conftest import random_lidb
+from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
+
+CPU = torch.device("cpu")
+FINETUNE = FinetuneConfig(steps=4, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("subjects", [[1], [0, 1], [2, 0, 1]])
+def test_threads_leave_finetuned_weights_as_they_are(
+    base_model_double: BaseModel, three_threads: None, subjects: list[int]
+) -> None:
+    def finetuned() -> torch.Tensor:
+        examples = examples_of(base_model_double, subjects)
+        return flatten(fast_finetune(base_model_double, lidb_of(base_model_double, subjects), examples, FINETUNE))
+
+    parted = finetuned()
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    whole = finetuned()
+    assert torch.linalg.vector_norm(parted - whole) <= 1e-9 * torch.linalg.vector_norm(whole)
+
+
+def test_threads_leave_pictures_as_they_are(base_model: BaseModel, three_threads: None) -> None:
+    configs = [SampleConfig(steps=steps, guidance=2.0) for steps in (3, 2, 3, 4)]
+    prompts = ["a photo of a [V] face", "a face", "a pencil sketch", "a photo"]
+
+    def drawn() -> np.ndarray:
+        lidb = random_lidb(base_model, subjects=3)
+        with attach(base_model, lidb, subject_of_sample=torch.tensor([2, 0, 1, 0])):
+            images = sample(base_model, prompts, seeds=range(4), config=configs)
+        return np.stack([np.asarray(image, int) for image in images])
+
+    parted = drawn()
+    torch.set_num_threads(1)
+    assert np.abs(parted - drawn()).max() <= 2  # of 255
+
+
+def test_parts_come_back_in_order_and_cover_the_batch(three_threads: None) -> None:
+    seating = Seating()
+    answers = seating.in_parts(lambda part: (list(range(8))[part], seating.part == part), 8, CPU)
+    assert answers == [([0, 1], True), ([2, 3, 4], True), ([5, 6, 7], True)]
+    assert seating.part == EVERYBODY
+    assert seating.in_parts(lambda part: part, 1, CPU) == [EVERYBODY]
+
+
+def test_what_a_part_raises_is_raised_when_all_parts_have_ended(three_threads: None) -> None:
+    ended: list[slice] = []
+
+    def work(part: slice) -> None:
+        ended.append(part)
+        if part.start == 0:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Seating().in_parts(work, 3, CPU)
+    assert len(ended) == 3
+    assert torch.get_num_threads() == 3
+
+
+def test_parts_know_whether_gradients_are_wanted(three_threads: None) -> None:
+    with torch.no_grad():
+        assert Seating().in_parts(lambda part: torch.is_grad_enabled(), 3, CPU) == [False] * 3
+    assert Seating().in_parts(lambda part: torch.is_grad_enabled(), 3, CPU) == [True] * 3
