@@ -72,7 +72,7 @@ def wait_ready(running: Running) -> None:
     """Until a worker has loaded its networks."""
     deadline = time.monotonic() + START_SECONDS
     with running.client() as client:
-        while not any(state == "ok" for state in client.get("/readyz").json().get("workers", {}).values()):
+        while client.get("/readyz").json()["checks"]["worker"] != "ok":
             assert time.monotonic() < deadline, running.spans_file.with_name("worker.log").read_text()[-2000:]
             time.sleep(POLL_SECONDS)
 
