@@ -56,12 +56,12 @@ class Forecaster:
             return Forecast(pace=pace)
         return _forecast(job, pace, await self._queue(key, job.id))
 
-    async def forecast_new(self, session: AsyncSession, job: Job) -> Forecast:
-        """The same within the transaction that makes the job, before others see it."""
+    async def forecast_new(self, session: AsyncSession, job: Job) -> Forecast | None:
+        """The same within the transaction that makes the job, before others see it; None if its pace is unknown."""
         key = (job.kind, job.base_model)
         pace = await self.pace(session, *key)
-        if job.status is not JobStatus.QUEUED:
-            return Forecast(pace=pace)
+        if pace.seconds is None or job.status is not JobStatus.QUEUED:
+            return None
         self._queues[key] = await self._read_queue(session, *key)
         return _forecast(job, pace, self._queues[key])
 

@@ -71,7 +71,7 @@ async def describe_new(parts: Parts, uow: UnitOfWork, caller: Caller, job: Job, 
     What its ETA comes to is kept with it.
     """
     forecast = await parts.forecaster.forecast_new(uow.session, job)
-    if (seconds := eta_seconds(job, forecast)) is not None:
+    if forecast and (seconds := eta_seconds(job, forecast)) is not None:
         await uow.session.execute(promise_end(job.id, seconds=seconds))
     await uow.commit()
     if await changed(parts, job, seconds=wait_seconds(prefer)):

@@ -26,6 +26,7 @@ from core.tables import Account, Job, Subject
 JOBS = 20
 WAVES = 2
 OPENING_AT_ONCE = 100
+LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1500.0
 MEGABYTE = 1_000_000
 
@@ -103,7 +104,7 @@ async def gather_and_tell(measured: Measured, *, streams: int, polls: int) -> Wa
     crowd += [asyncio.create_task(visitor.poll(paths[n % JOBS])) for n in range(polls)]
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await asyncio.to_thread(waiting_requests, measured) < streams + polls or wave.opened < streams + polls:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_SECONDS)
             if ended := [task for task in crowd if task.done()]:
                 await asyncio.gather(*ended)
         wave.memory_mb["all waiting"] = memory_mb(measured)
@@ -167,7 +168,11 @@ def raise_own_limit() -> None:
 
 async def waves(measured: Measured, *, streams: int, polls: int) -> list[Wave]:
     """One after the other: what the second needs more than the first would be a leak."""
-    return [await gather_and_tell(measured, streams=streams, polls=polls) for _ in range(WAVES)]
+    seen = []
+    for _ in range(WAVES):
+        seen.append(await gather_and_tell(measured, streams=streams, polls=polls))
+        print(json.dumps(vars(seen[-1])), flush=True)
+    return seen
 
 
 def main() -> None:
@@ -178,8 +183,7 @@ def main() -> None:
     asked: Any = parser.parse_args()
     raise_own_limit()
     with measured_service() as measured:
-        for wave in asyncio.run(waves(measured, streams=asked.streams, polls=asked.polls)):
-            print(json.dumps(vars(wave)))
+        asyncio.run(waves(measured, streams=asked.streams, polls=asked.polls))
 
 
 if __name__ == "__main__":
