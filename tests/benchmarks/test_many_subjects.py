@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.many_subjects.__main__ import main, parse
 from benchmarks.many_subjects.bench import Bench, checked
+from benchmarks.many_subjects.clock import clocked
 from benchmarks.many_subjects.floor import _counter, best_rate, generate_flops, personalize_flops
 from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, random_base_model, random_networks
 from benchmarks.many_subjects.orders import orders, subjects_of
@@ -225,3 +226,14 @@ def test_the_command_line_names_batches_and_methods() -> None:
     settings, out = parse(["--subjects", "1,16", "--methods", "ours,base", "--steps", "5", "--out", "x.json"])
     assert (settings.subjects, settings.methods, settings.steps) == ((1, 16), (Method.OURS, Method.BASE), 5)
     assert out == Path("x.json")
+
+
+def test_a_peak_is_this_calls_own() -> None:
+    def fill(megabytes: int) -> int:
+        return int(torch.ones(megabytes, 1 << 20, dtype=torch.uint8).sum())
+
+    small, large, again = (clocked(lambda size=size: fill(size), CPU) for size in (1, 300, 1))
+    assert large.peak_bytes > small.peak_bytes + 250e6
+    assert again.peak_bytes < large.peak_bytes - 250e6
+    assert large.result == 300 << 20
+    assert large.seconds > 0
