@@ -14,8 +14,9 @@ from core.database import Sessions
 from core.errors import FailureCode
 from core.lifecycle import JobKind, WorkerRole
 from core.object_keys import generation_prefix, subject_prefix, upload_key
+from core.rescue import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, requeue_lost_jobs
 from core.settings import Settings
-from core.statements import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, report_alive, requeue_lost_jobs
+from core.statements import report_alive
 from core.storage import ObjectStore, StorageUnavailable
 from worker.failures import Failure
 from worker.orphans import PLACES, Orphans

@@ -9,21 +9,17 @@ from sqlalchemy.orm import Session
 
 from core.database import Sessions
 from core.lifecycle import FINAL, JobKind, JobStatus, Phase
+from core.rescue import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, requeue_lost_jobs
 from core.statements import (
-    Rules,
     cancel_queued,
     claim_jobs,
-    end_lost_jobs,
-    expire_overdue_jobs,
     finish_job,
     point_subject_at,
     queue_order,
-    queues_to_ring,
     record_progress,
     release_job,
     renew_lease,
     request_cancel,
-    requeue_lost_jobs,
 )
 from core.tables import Adapter, Job, JobEvent, Subject
 from tests.factories import BASE_MODEL, in_future, make_account, make_adapter, make_job, make_subject

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 
 from core.lifecycle import JobKind, JobStatus, Phase
 from core.object_keys import adapter_key
-from core.statements import Rules, request_cancel, requeue_lost_jobs
+from core.rescue import Rules, requeue_lost_jobs
+from core.statements import request_cancel
 from core.storage import ObjectMissing, ObjectStore, StorageUnavailable
 from core.tables import Adapter, GeneratedImage, Job, JobEvent, Subject
 from hyperdreambooth.errors import NoFace
