@@ -13,9 +13,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Delete,
-    ScalarSelect,
     Select,
-    Update,
     case,
     delete,
     func,
@@ -30,13 +28,12 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.lifecycle import JobKind, JobStatus, Phase, WorkerRole
+from core.promises import usual_time
 from core.tables import Adapter, GeneratedImage, Job, Subject, WorkerProcess
 
 NOW = func.now()
 # The wall clock, not the transaction's start: a lease counts from the moment it is written.
 CLOCK = func.clock_timestamp()
-# So many show how long a job takes.
-RECENT_JOBS = 20
 
 
 def claim_jobs(kind: JobKind, base_model: str, *, limit: int, lease: timedelta, worker: str) -> ReturningUpdate[Job]:
@@ -83,30 +80,6 @@ def claim_jobs(kind: JobKind, base_model: str, *, limit: int, lease: timedelta, 
         )
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
-    )
-
-
-def recently_succeeded() -> Select[Job]:
-    """The jobs that ended well, last first."""
-    ended = (Job.status == JobStatus.SUCCEEDED) & Job.expires_at.is_not(None)
-    return select(Job).where(ended).order_by(Job.expires_at.desc())
-
-
-def usual_time(kind: JobKind, base_model: str) -> ScalarSelect[timedelta]:
-    """From start to end, the median of recent jobs; NULL before the first has ended."""
-    alike = (Job.kind == kind) & (Job.base_model == base_model)
-    recent = recently_succeeded().where(alike).limit(RECENT_JOBS).subquery()
-    took = recent.c.finished_at - recent.c.started_at
-    return select(func.percentile_cont(0.5).within_group(took)).scalar_subquery()
-
-
-def promise_end(job_id: UUID, *, seconds: float) -> Update:
-    """Remember the first ETA. In the transaction that makes the job: a row that is being written is never claimed."""
-    return (
-        update(Job)
-        .where(Job.id == job_id, Job.promised_at.is_(None), Job.finished_at.is_(None))
-        .values(promised_at=CLOCK + timedelta(seconds=seconds))
-        .execution_options(synchronize_session=False)
     )
 
 

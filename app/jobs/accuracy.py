@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.request_metrics import Labels, metric
-from core.statements import recently_succeeded
+from core.promises import recently_succeeded
 
 MEASURED_JOBS = 1000
 

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.jobs.forecast import Forecast, JobRow, Lane, Line, Pace, queue_seconds, remaining_share
 from core.database import AsyncSessions
 from core.lifecycle import GPU_KINDS, PHASES, JobKind, JobStatus, Phase, WorkerRole
-from core.statements import RECENT_JOBS, live_workers, queue_order, recently_succeeded
+from core.promises import RECENT_JOBS, recently_succeeded
+from core.statements import live_workers, queue_order
 from core.tables import Job
 
 PACE_SECONDS, QUEUE_SECONDS = 5.0, 1.0

@@ -19,7 +19,8 @@ from app.unit_of_work import UnitOfWork
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.lifecycle import FINAL, JobKind
-from core.statements import cancel_queued, promise_end, request_cancel
+from core.promises import promise_end
+from core.statements import cancel_queued, request_cancel
 from core.tables import ErasureReceipt, Generation, Job
 
 WRITE_SCOPE = {
