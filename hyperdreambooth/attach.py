@@ -46,10 +46,10 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
     doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
     """
-    hooks = []
+    dtype, hooks = base_model.dtype, []  # asked once: diffusers walks through all parameters for it
     try:
         for name, (up, down) in deltas.factors().items():
-            delta = _Delta(up.to(base_model.dtype), down.to(base_model.dtype), base_model.seating)
+            delta = _Delta(up.to(dtype), down.to(dtype), base_model.seating)
             hooks.append(base_model.targets[name].register_forward_hook(delta))
         with base_model.seating.seated(subject_of_sample):
             yield base_model
