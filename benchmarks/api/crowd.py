@@ -27,6 +27,8 @@ JOBS = 20
 WAVES = 2
 OPENING_AT_ONCE = 100
 LOOK_SECONDS = 1.0
+# At any moment a few whose long poll ended are about to ask again.
+EVERYBODY = 0.98
 PATIENCE_SECONDS = 1500.0
 MEGABYTE = 1_000_000
 
@@ -39,7 +41,6 @@ class Wave:
     memory_mb: dict[str, float] = field(default_factory=dict)
     connections: int = 0
     told_within_seconds: float = 0.0
-    opened: int = 0
 
 
 class Visitor:
@@ -51,13 +52,7 @@ class Visitor:
     async def stream(self, path: str) -> None:
         """Read every event, until the stream ends by itself."""
         status, reader, writer = await self._ask(f"{path}/events")
-        numbers = []
-        first = True
-        async for line in reader:
-            if line.startswith(b"id: "):
-                numbers.append(int(line[4:]))
-                self._wave.opened += first
-                first = False
+        numbers = [int(line[4:]) async for line in reader if line.startswith(b"id: ")]
         writer.close()
         whole = numbers == list(range(1, len(numbers) + 1)) and len(numbers) == 3
         self._wave.answers["stream told all" if whole else f"stream: {status}, events {numbers}"] += 1
@@ -66,11 +61,9 @@ class Visitor:
         """Ask with `Prefer: wait` until the job is no longer queued."""
         waiting = True
         while waiting:
-            self._wave.opened += 1
             status, reader, writer = await self._ask(path, "Prefer: wait=20")
             body = await reader.read()
             writer.close()
-            self._wave.opened -= 1
             waiting = status == 200 and b'"status":"queued"' in body
         self._wave.answers["poll told" if status == 200 else f"poll: {status}"] += 1
 
@@ -103,7 +96,7 @@ async def gather_and_tell(measured: Measured, *, streams: int, polls: int) -> Wa
     crowd = [asyncio.create_task(visitor.stream(paths[n % JOBS])) for n in range(streams)]
     crowd += [asyncio.create_task(visitor.poll(paths[n % JOBS])) for n in range(polls)]
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await asyncio.to_thread(waiting_requests, measured) < streams + polls or wave.opened < streams + polls:
+        while await asyncio.to_thread(waiting_requests, measured) < EVERYBODY * (streams + polls):
             await asyncio.sleep(LOOK_SECONDS)
             if ended := [task for task in crowd if task.done()]:
                 await asyncio.gather(*ended)
