@@ -133,7 +133,9 @@ class Hotswap(PeftLoop):
         lora, text_encoder = self.loras[subject], self.pipeline.text_encoder
         if NAME not in getattr(self.pipeline.unet, "peft_config", {}):
             self.pipeline.enable_lora_hotswap(target_rank=self.networks.config.finetune.rank)
-            self.pipeline.load_lora_weights(lora, adapter_name=NAME)
+            # What is loaded first becomes the layers' own memory, which the next subject is copied into.
+            own = {name: tensor.clone() for name, tensor in lora.items()}
+            self.pipeline.load_lora_weights(own, adapter_name=NAME)
         else:
             unet_alone = {name: tensor for name, tensor in lora.items() if name.startswith("unet.")}
             self.pipeline.load_lora_weights(unet_alone, adapter_name=NAME, hotswap=True)

@@ -54,7 +54,7 @@ def rows_of(running: Running, settings: Settings, photo: bytes, paces: Paces, *,
         subjects = [visit.subject_id for visit in visits(client, ask, [0.0])]
         for kind in (JobKind.PERSONALIZE, JobKind.GENERATE):
             if kind is JobKind.GENERATE:
-                ask = order_pictures(client, subjects, pictures=settings.pictures)
+                ask = order_pictures(client, subjects, prompt=settings.prompt, pictures=settings.pictures)
                 visits(client, ask, [0.0])
             at_once = visits(client, ask, [0.0] * settings.jobs)
             rate = rate_of(at_once)
@@ -89,7 +89,7 @@ def say(line: str) -> None:
 def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path]:
     """Options are named after the fields of `Settings`."""
     default = Settings()
-    kinds = {"load": float, "base_model": str, "device": str, "photo": Path}
+    kinds = {"load": float, "base_model": str, "prompt": str, "device": str, "photo": Path}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
     sizes = ",".join(map(str, default.batch_sizes))

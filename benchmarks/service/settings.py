@@ -11,6 +11,7 @@ class Settings:
     batch_sizes: tuple[int, ...] = (1, 8)  # HDB_BATCH_SIZE; the first one, batching off, sets the pace of arrivals
     jobs: int = 16  # subjects, and then generations: asked for at once, and again one by one
     pictures: int = 2  # of each generation
+    prompt: str = "a photo of a {subject}"
     load: float = 0.7  # arrivals, as a share of what the first batch size gets through
     base_model: str = "mini"
     steps: int | None = None  # of the finetuning; None is the model's own

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 
 CALLERS = 8
-PROMPT = "a photo of a {subject}"
 # Submits the job of this number; gives the answer's document.
 Ask = Callable[[int], dict[str, Any]]
 
@@ -40,9 +39,9 @@ def create_subject(client: httpx.Client, photo: bytes) -> Ask:
     return ask
 
 
-def order_pictures(client: httpx.Client, subjects: Sequence[str], *, pictures: int) -> Ask:
+def order_pictures(client: httpx.Client, subjects: Sequence[str], *, prompt: str, pictures: int) -> Ask:
     def ask(number: int) -> dict[str, Any]:
-        order = {"prompts": [PROMPT], "count": pictures, "seed": number}
+        order = {"prompts": [prompt], "count": pictures, "seed": number}
         answer = client.post(f"/v1/subjects/{subjects[number % len(subjects)]}/generations", json=order)
         document: dict[str, Any] = answer.raise_for_status().json()
         return document
