@@ -65,7 +65,7 @@ def add_headers(operation: dict[str, Any]) -> None:
             found = (ANSWERS_TO[name] for name in ANSWERS_TO if name in reads)
             headers |= {name: header(text, required=False) for name, text in found}
         if response.get("content", {}).get("application/json", {}).get("schema") == JOB_REF and status < "300":
-            headers.setdefault("Retry-After", header("Until it is worth asking again.", required=False, kind="integer"))
+            headers.setdefault("Retry-After", RETRY_AFTER)
         if "If-None-Match" in reads and status in {"200", "206", "304"}:
             headers["ETag"] = header("Send it back as `If-None-Match`.")
         if status == "401":
@@ -84,8 +84,8 @@ def header(text: str, *, required: bool = True, kind: str = "string") -> dict[st
     return {"description": text, "required": required, "schema": {"type": kind}}
 
 
+RETRY_AFTER = header("Seconds until it is worth asking again, while the job goes on.", required=False, kind="integer")
 # Of a 202 that names a job.
-JOB_HEADERS = {
-    "Location": header("The job to watch."),
-    "Retry-After": header("Seconds until it is worth asking.", required=False, kind="integer"),
-}
+JOB_HEADERS = {"Location": header("The job to watch."), "Retry-After": RETRY_AFTER}
+# Of what a job makes.
+MADE_BY_JOB: Responses = {200: {"headers": {"Retry-After": RETRY_AFTER}}}

@@ -18,3 +18,8 @@ def retry_after(eta_seconds: int | None) -> int:
     if eta_seconds is None:
         return UNKNOWN_RETRY_SECONDS
     return max(1, min(MAX_RETRY_SECONDS, eta_seconds // POLLS_PER_ETA))
+
+
+def retry_header(eta_seconds: int | None) -> dict[str, str]:
+    """The same as a header."""
+    return {"Retry-After": str(retry_after(eta_seconds))}

@@ -15,10 +15,10 @@ from app.dependencies import (
     SubmissionDep,
     UnitOfWorkDep,
 )
-from app.documented import JOB_HEADERS, problems
+from app.documented import JOB_HEADERS, MADE_BY_JOB, problems
 from app.generations import service
 from app.generations.schemas import GenerationAndJob, GenerationList, GenerationRead, NewGeneration
-from app.jobs.endpoints import accepted_headers
+from app.jobs.endpoints import accepted_headers, headers_of_made
 from app.jobs.service import describe_new
 from app.paging import PageDep, add_next_link, next_cursor
 from core.errors import (
@@ -84,13 +84,16 @@ async def list_generations(
     return GenerationList(generations=generations, next_cursor=cursor)
 
 
-@router.get("/generations/{generation_id}", responses=problems(NotFound))
+@router.get("/generations/{generation_id}", responses=MADE_BY_JOB | problems(NotFound))
 async def get_generation(
-    generation_id: GenerationIdDep, caller: ReaderDep, session: SessionDep, parts: PartsDep
+    generation_id: GenerationIdDep, caller: ReaderDep, session: SessionDep, parts: PartsDep, response: Response
 ) -> GenerationRead:
     """A generation; its pictures, once drawn, as links that work for a few minutes."""
     generation = await service.load_generation(session, caller, generation_id)
-    return (await service.describe(session, parts.store, [generation]))[0]
+    described, job = await service.describe_one(session, parts.store, generation)
+    await session.close()  # the forecast has a connection of its own
+    response.headers.update(await headers_of_made(parts, job))
+    return described
 
 
 @router.delete("/generations/{generation_id}", status_code=204, responses=problems(NotFound))

@@ -2,6 +2,7 @@
 
 import secrets
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
@@ -131,8 +132,23 @@ async def list_generations(
 
 async def describe(session: AsyncSession, store: ObjectStore, generations: list[Generation]) -> list[GenerationRead]:
     """The generations with fresh links to their pictures."""
+    return await _with_pictures(session, store, generations, await _jobs_of(session, generations))
+
+
+async def describe_one(session: AsyncSession, store: ObjectStore, generation: Generation) -> tuple[GenerationRead, Job]:
+    """The generation and the job that draws it."""
+    jobs = await _jobs_of(session, [generation])
+    return (await _with_pictures(session, store, [generation], jobs))[0], jobs[generation.job_id]
+
+
+async def _jobs_of(session: AsyncSession, generations: list[Generation]) -> dict[UUID, Job]:
     jobs = await session.scalars(select(Job).where(Job.id.in_([each.job_id for each in generations])))
-    by_id = {job.id: job for job in jobs}
+    return {job.id: job for job in jobs}
+
+
+async def _with_pictures(
+    session: AsyncSession, store: ObjectStore, generations: list[Generation], jobs: Mapping[UUID, Job]
+) -> list[GenerationRead]:
     asked = select(GeneratedImage).where(GeneratedImage.generation_id.in_([each.id for each in generations]))
     images: dict[UUID, list[GeneratedImage]] = defaultdict(list)
     for image in await session.scalars(asked.order_by(GeneratedImage.position)):
@@ -141,7 +157,7 @@ async def describe(session: AsyncSession, store: ObjectStore, generations: list[
     return await to_thread.run_sync(
         lambda: [
             generation_read(
-                each, by_id[each.job_id], [image_read(image, _link(store, image)) for image in images[each.id]]
+                each, jobs[each.job_id], [image_read(image, _link(store, image)) for image in images[each.id]]
             )
             for each in generations
         ]

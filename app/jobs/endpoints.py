@@ -27,11 +27,13 @@ from app.dependencies import (
 from app.documented import problems
 from app.idempotency import replay_headers
 from app.jobs import service
+from app.jobs.forecast import JobRow, eta_seconds
 from app.jobs.poll import poll
 from app.jobs.schemas import JobRead
 from app.jobs.stream import event_stream
 from app.paging import Page, PageDep, add_next_link, next_cursor
-from app.preferences import retry_after, wait_seconds
+from app.parts import Parts
+from app.preferences import retry_header, wait_seconds
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.ids import JOB
@@ -49,8 +51,15 @@ class JobList(Page):
 
 def progress_headers(job: JobRead, *, waited: int = 0) -> dict[str, str]:
     """When to ask again, and whether we waited as asked."""
-    headers = {} if job.status in FINAL else {"Retry-After": str(retry_after(job.eta_seconds))}
+    headers = {} if job.status in FINAL else retry_header(job.eta_seconds)
     return headers | ({"Preference-Applied": f"wait={waited}"} if waited else {})
+
+
+async def headers_of_made(parts: Parts, job: JobRow | None) -> dict[str, str]:
+    """When to ask again for what the job makes."""
+    if job is None or job.status in FINAL:
+        return {}
+    return retry_header(eta_seconds(job, await parts.forecaster.forecast(job)))
 
 
 def accepted_headers(job: JobRead, prefer: str | None, *, replayed: bool = False) -> dict[str, str]:

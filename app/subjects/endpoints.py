@@ -17,8 +17,8 @@ from app.dependencies import (
     SubmissionDep,
     UnitOfWorkDep,
 )
-from app.documented import JOB_HEADERS, problems
-from app.jobs.endpoints import accepted_headers
+from app.documented import JOB_HEADERS, MADE_BY_JOB, problems
+from app.jobs.endpoints import accepted_headers, headers_of_made
 from app.jobs.schemas import JobRead
 from app.jobs.service import describe_new
 from app.paging import PageDep, add_next_link, next_cursor
@@ -62,6 +62,7 @@ REFUSALS = {202: {"headers": JOB_HEADERS}} | problems(
     UploadMissing,
     UploadUsed,
 )
+READS = MADE_BY_JOB | problems(NotFound, also_304=True)
 
 
 @router.post("", status_code=202, responses=REFUSALS, openapi_extra={"requestBody": request_body()})
@@ -99,13 +100,19 @@ async def list_subjects(
     return SubjectList(subjects=subjects, next_cursor=cursor)
 
 
-@router.get("/{subject_id}", responses=problems(NotFound, also_304=True), response_model=SubjectRead)
+@router.get("/{subject_id}", responses=READS, response_model=SubjectRead)
 async def get_subject(
-    subject_id: SubjectIdDep, caller: ReaderDep, session: SessionDep, if_none_match: IfNoneMatchDep = None
+    subject_id: SubjectIdDep,
+    caller: ReaderDep,
+    session: SessionDep,
+    parts: PartsDep,
+    if_none_match: IfNoneMatchDep = None,
 ) -> Response:
     """A subject, with its weights once there are some."""
     subject = await service.load_subject(session, caller, subject_id)
-    return conditional((await service.describe(session, [subject]))[0], if_none_match, {})
+    described, job = await service.describe_one(session, subject)
+    await session.close()  # the forecast has a connection of its own
+    return conditional(described, if_none_match, await headers_of_made(parts, job))
 
 
 @router.patch("/{subject_id}", responses=problems(NotFound))

@@ -1,6 +1,7 @@
 """Make, read, rename and erase subjects."""
 
 import secrets
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -147,15 +148,29 @@ async def list_subjects(
 
 async def describe(session: AsyncSession, subjects: list[Subject]) -> list[SubjectRead]:
     """The subjects with their weights and latest jobs."""
-    ids = [subject.id for subject in subjects]
-    adapter_ids = [subject.adapter_id for subject in subjects if subject.adapter_id]
+    return await _with_weights(session, subjects, await _latest_jobs(session, subjects))
+
+
+async def describe_one(session: AsyncSession, subject: Subject) -> tuple[SubjectRead, Job | None]:
+    """The subject and the job that personalises it."""
+    jobs = await _latest_jobs(session, [subject])
+    return (await _with_weights(session, [subject], jobs))[0], jobs.get(subject.id)
+
+
+async def _latest_jobs(session: AsyncSession, subjects: list[Subject]) -> dict[UUID | None, Job]:
     latest = (
         select(Job)
         .ext(distinct_on(Job.subject_id))
-        .where(Job.subject_id.in_(ids), Job.kind == JobKind.PERSONALIZE)
+        .where(Job.subject_id.in_([subject.id for subject in subjects]), Job.kind == JobKind.PERSONALIZE)
         .order_by(Job.subject_id, Job.id.desc())
     )
-    jobs = {job.subject_id: job for job in (await session.scalars(latest)).all()}
+    return {job.subject_id: job for job in await session.scalars(latest)}
+
+
+async def _with_weights(
+    session: AsyncSession, subjects: list[Subject], jobs: Mapping[UUID | None, Job]
+) -> list[SubjectRead]:
+    adapter_ids = [subject.adapter_id for subject in subjects if subject.adapter_id]
     rows = (await session.scalars(select(Adapter).where(Adapter.id.in_(adapter_ids)))).all() if adapter_ids else []
     adapters: dict[UUID | None, Adapter] = {row.id: row for row in rows}
     return [subject_read(each, adapters.get(each.adapter_id), jobs.get(each.id)) for each in subjects]

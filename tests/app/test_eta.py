@@ -153,3 +153,28 @@ async def test_every_kind_can_be_waited_for(client: httpx.AsyncClient, db: Sessi
     assert (asked.status_code, asked.json()["job"]["queue"]["position"]) == (202, 1)
     assert bench.generating().run_one("mini") == 1
     assert row(db, asked.headers["Location"]).kind is JobKind.GENERATE
+
+
+async def test_what_a_job_makes_says_when_to_ask_again(
+    service: FastAPI, client: httpx.AsyncClient, bench: Bench, db: Session
+) -> None:
+    subject = (await submit(client, photo_bytes())).json()["subject"]["links"]["self"]
+    unknown = await client.get(subject)
+    bench.personalizing().run_one("mini")
+    ready = await client.get(subject)
+    generation = (await client.post(f"{subject}/generations", json={"prompt": "a"})).json()["generation"]
+    waiting = await client.get(generation["links"]["self"])
+    bench.generating().run_one("mini")
+    drawn = await client.get(generation["links"]["self"])
+    assert [each.headers.get("Retry-After") for each in (unknown, ready, waiting, drawn)] == ["2", None, "2", None]
+
+    db.execute(update(Job).where(Job.kind == JobKind.PERSONALIZE).values(timings={Phase.FINETUNING: 28.0}))
+    db.commit()
+    service.state.parts.forecaster.forget()
+    made = await submit(client, photo_bytes())
+    path = made.json()["subject"]["links"]["self"]
+    polled, again = await client.get(path), await client.get(made.headers["Location"])
+    same = await client.get(path, headers={"If-None-Match": polled.headers["ETag"]})
+    # A quarter of the ETA, which is 30 seconds.
+    assert [each.headers["Retry-After"] for each in (made, polled, again, same)] == ["7"] * 4
+    assert same.status_code == 304
