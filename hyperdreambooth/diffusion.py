@@ -51,12 +51,17 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.unet.device)
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.unet.dtype
-        return dtype
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any weight: diffusers' own `dtype` walks through all of them, which a training step would feel."""
+        weight: Tensor = self.unet.conv_in.weight
+        return weight
 
     @property
     def resolution(self) -> int:

@@ -19,7 +19,7 @@ from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import Factors, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
-from hyperdreambooth.seating import EVERYBODY
+from hyperdreambooth.seating import EVERYBODY, parts_of
 
 LOSS_MEMORY = 0.8  # of the running loss that early stopping looks at
 # Called after each step with the step just done and the steps in all; may answer which subjects go on.
@@ -42,7 +42,8 @@ class Examples:
         """
         counts = torch.tensor(self.photo_counts or [1] * len(self.prompts))
         turns = (torch.arange(draws) + step) % counts[:, None]
-        return (turns + (counts.cumsum(0) - counts)[:, None]).flatten().to(self.latents.device)
+        chosen = (turns + (counts.cumsum(0) - counts)[:, None]).flatten()
+        return chosen.to(self.latents.device, non_blocking=True)
 
     def of(self, rows: Sequence[int]) -> "Examples":
         """Some of the subjects."""
@@ -137,7 +138,9 @@ def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> T
     """One step of everybody in flight; their losses [S] before it."""
     numbers, config = flight.optimizer.numbers.requires_grad_(), flight.configs[0]
     samples = draw_samples(base_model, flight.examples, config, step=step)
-    losses, gradient = gradients_in_parts(base_model, numbers, like, samples, flight.tokens)
+    in_parts = parts_of(len(samples.latents), numbers.device) > 1
+    differentiate = gradients_in_parts if in_parts else gradients
+    losses, gradient = differentiate(base_model, numbers, like, samples, flight.tokens)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
     return losses
 
@@ -173,7 +176,9 @@ def draw_samples(base_model: BaseModel, examples: Examples, config: FinetuneConf
     shape = (draws, *latents.shape[1:])
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     weights = head_weights(latents, background=config.background_weight)
-    return Samples(latents, noise.to(latents), timesteps.to(device), weights)
+    # Without waiting for the GPU: it still works on the step before.
+    noise = noise.to(device, latents.dtype, non_blocking=True)
+    return Samples(latents, noise, timesteps.to(device, non_blocking=True), weights)
 
 
 def subject_losses(
@@ -197,10 +202,19 @@ class Expanded:
         return self.by_layer
 
 
+def gradients(
+    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each subject's loss [S], averaged over its noise draws, and gradient [S, numbers]."""
+    with attach(base_model, unflatten(numbers, like)):
+        losses = samples.losses(base_model, encode_tokens(base_model, tokens)).view(len(numbers), -1).mean(dim=1)
+    return losses.detach(), torch.autograd.grad(losses.sum(), numbers)[0]
+
+
 def gradients_in_parts(
     base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each subject's loss [S] and gradient [S, numbers]; parts of the batch run on cores of their own.
+    """The same, with parts of the batch on cores of their own.
 
     The factors of all layers are expanded once, and so are the prompts; each part differentiates the UNet down to
     these, and their summed gradients go the rest of the way together.

@@ -46,12 +46,13 @@ def head_weights(latents: Tensor, *, background: float) -> Tensor:
     across, down = (columns - HEAD_CENTRE[0]) / HEAD_RADII[0], (rows - HEAD_CENTRE[1]) / HEAD_RADII[1]
     is_head = across[None, :] ** 2 + down[:, None] ** 2 < 1
     weights = torch.where(is_head, 1.0, background)
-    return (weights / weights.mean()).to(latents)
+    return (weights / weights.mean()).to(latents.device, latents.dtype, non_blocking=True)
 
 
 def noise_rates(base_model: BaseModel, timesteps: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
     """How much picture and how much noise a timestep holds: sqrt(alpha-bar) and sqrt(1 - alpha-bar), [B, 1, 1, 1]."""
-    alpha_bar = base_model.scheduler.alphas_cumprod.to(latents)[timesteps][:, None, None, None]
+    alpha_bars = base_model.scheduler.alphas_cumprod.to(latents.device, latents.dtype, non_blocking=True)
+    alpha_bar = alpha_bars[timesteps][:, None, None, None]
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 

@@ -43,8 +43,7 @@ class Seating:
         No operator mixes samples, so nobody notices. Threads inside every operation, torch's own way, wait for each
         other thousands of times a step; on a busy machine they wait for whoever holds a core.
         """
-        before = torch.get_num_threads()
-        threads = min(before, count) if device.type == "cpu" else 1
+        before, threads = torch.get_num_threads(), parts_of(count, device)
         if threads == 1:
             return [work(EVERYBODY)]
         bounds = [count * place // threads for place in range(threads + 1)]
@@ -68,6 +67,11 @@ class Seating:
                 return work(part)
         finally:
             self._here.part = EVERYBODY
+
+
+def parts_of(count: int, device: torch.device) -> int:
+    """Into how many parts a batch of `count` is cut."""
+    return min(torch.get_num_threads(), count) if device.type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)
