@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_a_peak_is_this_calls_own() -> None:
     def fill(megabytes: int) -> int:
         return int(torch.ones(megabytes, 1 << 20, dtype=torch.uint8).sum())
 
-    small, large, again = (clocked(lambda size=size: fill(size), CPU) for size in (1, 300, 1))
+    small, large, again = (clocked(partial(fill, size), CPU) for size in (1, 300, 1))
     assert large.peak_bytes > small.peak_bytes + 250e6
     assert again.peak_bytes < large.peak_bytes - 250e6
     assert large.result == 300 << 20
