@@ -7,11 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select
 
-from core.accounts import Scope, hash_key
+from core.accounts import Scope, hash_key, key_prefix
 from core.errors import Forbidden, Unauthorized
+from core.settings import Environment
 from core.tables import ApiKey, Generation, Job, Subject
 
 MAX_KEY_CHARACTERS = 200
+NO_KEY = "This key is unknown, revoked or expired."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +67,23 @@ KEY_WORKS = (
 WHO_ASKS = select(*CALLER_COLUMNS).where(KEY_WORKS)
 
 
-def key_sha256(key: str) -> str:
-    """The hash to look for; Unauthorized for what can be no key."""
-    if not key or len(key) > MAX_KEY_CHARACTERS:
-        raise Unauthorized
+def token_prefix(environment: Environment) -> str:
+    """How every phone's token of such a deployment begins."""
+    return f"hdb_tok_{environment}_"
+
+
+def key_sha256(key: str, environment: Environment) -> str:
+    """The hash to look for; Unauthorized for what can be no key of this deployment."""
+    ours = key.startswith((key_prefix(environment), token_prefix(environment)))
+    if not ours or len(key) > MAX_KEY_CHARACTERS:
+        raise Unauthorized(NO_KEY)
     return hash_key(key)
 
 
 def caller_of(row: Row[Any] | None) -> Caller:
     """Unauthorized unless the key is known, not revoked and not expired."""
     if row is None:
-        raise Unauthorized("This key is unknown, revoked or expired.")
+        raise Unauthorized(NO_KEY)
     return Caller(
         account_id=row.key_account_id,
         key_id=row.key_id,

@@ -23,8 +23,8 @@ MAX_IDEMPOTENCY_KEY = 255
 bearer = HTTPBearer(
     scheme_name="ApiKey",
     auto_error=False,
-    description="`Authorization: Bearer hdb_live_...`, made with `hdb keys create`. Scopes: read, subjects:write, "
-    "generations:write, admin.",
+    description="`Authorization: Bearer hdb_live_...` (`hdb_test_...` where a deployment is for tests), made with "
+    "`hdb keys create`. Scopes: read, subjects:write, generations:write, admin.",
 )
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
@@ -41,8 +41,8 @@ PartsDep = Annotated[Parts, Depends(get_parts)]
 
 async def authenticate(request: Request, scopes: SecurityScopes, parts: PartsDep, credentials: Bearer) -> Caller:
     """The caller, who has the scopes that the endpoint names and requests left in this minute."""
-    key = given_key(credentials)
-    caller = caller_of(await read_one(parts.reads, WHO_ASKS, {"key_sha256": key_sha256(key)}))
+    digest = key_sha256(given_key(credentials), parts.settings.environment)
+    caller = caller_of(await read_one(parts.reads, WHO_ASKS, {"key_sha256": digest}))
     admit(request, parts, [Scope(scope) for scope in scopes.scopes], caller)
     return caller
 

@@ -158,7 +158,7 @@ EXAMPLES: dict[str, Any] = {
     "GenerationAndJob": {"generation": GENERATION_READ | {"status": "queued", "images": []}, "job": DRAWING_QUEUED},
     "GenerationList": {"generations": [GENERATION_READ], "next_cursor": None},
     "NewToken": {"seconds": 600},
-    "TokenRead": {"token": "hdb_tok_...", "subject_id": None, "expires_at": "2026-11-23T08:10:00Z"},
+    "TokenRead": {"token": "hdb_tok_live_...", "subject_id": None, "expires_at": "2026-11-23T08:10:00Z"},
     "ModelList": {
         "models": [
             {

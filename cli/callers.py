@@ -67,7 +67,14 @@ def create_key_command(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     with _transaction(directory) as session:
         owner = find_account(session, account)
-        _, text = create_key(session, owner, scopes=scope or [Scope.ADMIN], actor=ACTOR, expires_at=expires_at)
+        _, text = create_key(
+            session,
+            owner,
+            scopes=scope or [Scope.ADMIN],
+            actor=ACTOR,
+            expires_at=expires_at,
+            environment=Settings().environment,
+        )
         say(text)
 
 
@@ -87,7 +94,8 @@ def rotate_key_command(
 ) -> None:
     """Make a key with the same scopes; the old one ends after the overlap."""
     with _transaction(directory) as session:
-        _, text = rotate_key(session, _key_id(key), overlap=timedelta(hours=overlap_hours), actor=ACTOR)
+        overlap, environment = timedelta(hours=overlap_hours), Settings().environment
+        _, text = rotate_key(session, _key_id(key), overlap=overlap, actor=ACTOR, environment=environment)
         say(text)
 
 

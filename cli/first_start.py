@@ -18,7 +18,7 @@ def ensure_account(settings: Settings) -> str | None:
         text = None
         if not list_accounts(session):
             account = create_account(session, FIRST_ACCOUNT, actor=ACTOR)
-            _, text = create_key(session, account, scopes=[Scope.ADMIN], actor=ACTOR)
+            _, text = create_key(session, account, scopes=[Scope.ADMIN], actor=ACTOR, environment=settings.environment)
     engine.dispose()
     return text
 
@@ -30,7 +30,7 @@ def short_lived_key(settings: Settings) -> Iterator[str]:
     sessions = make_sessions(engine)
     with sessions.begin() as session:
         account = list_accounts(session)[0]
-        key, text = create_key(session, account, scopes=[Scope.ADMIN], actor=ACTOR)
+        key, text = create_key(session, account, scopes=[Scope.ADMIN], actor=ACTOR, environment=settings.environment)
     try:
         yield text
     finally:

@@ -10,10 +10,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from core.ids import ACCOUNT, API_KEY, encode_id
+from core.settings import Environment
 from core.tables import Account, ApiKey, AuditEntry
 
 KEY_BYTES = 32
-KEY_PREFIX = "hdb_live_"
 HINT_CHARACTERS = 4
 
 
@@ -34,7 +34,12 @@ class UnknownKey(LookupError):
     """No key by that id."""
 
 
-def new_key(prefix: str = KEY_PREFIX) -> str:
+def key_prefix(environment: Environment) -> str:
+    """How every key of such a deployment begins."""
+    return f"hdb_{environment}_"
+
+
+def new_key(prefix: str) -> str:
     """A fresh key, which nobody can guess."""
     return prefix + secrets.token_urlsafe(KEY_BYTES)
 
@@ -44,7 +49,7 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def key_hint(key: str, prefix: str = KEY_PREFIX) -> str:
+def key_hint(key: str, prefix: str) -> str:
     """Enough to tell two keys apart in a list."""
     return f"{prefix}{key.removeprefix(prefix)[:HINT_CHARACTERS]}..."
 
@@ -72,14 +77,21 @@ def find_account(session: Session, name: str) -> Account:
 
 
 def create_key(
-    session: Session, account: Account, *, scopes: list[Scope], actor: str, expires_at: datetime | None = None
+    session: Session,
+    account: Account,
+    *,
+    scopes: list[Scope],
+    actor: str,
+    expires_at: datetime | None = None,
+    environment: Environment = Environment.LIVE,
 ) -> tuple[ApiKey, str]:
     """A new key: its row, and its text, which is never seen again."""
-    text = new_key()
+    prefix = key_prefix(environment)
+    text = new_key(prefix)
     key = ApiKey(
         account_id=account.id,
         sha256=hash_key(text),
-        hint=key_hint(text),
+        hint=key_hint(text, prefix),
         scopes=[scope.value for scope in scopes],
         expires_at=expires_at,
     )
@@ -95,11 +107,14 @@ def list_keys(session: Session, account: Account) -> list[ApiKey]:
     return list(session.scalars(mine.order_by(ApiKey.id)))
 
 
-def rotate_key(session: Session, key_id: UUID, *, overlap: timedelta, actor: str) -> tuple[ApiKey, str]:
+def rotate_key(
+    session: Session, key_id: UUID, *, overlap: timedelta, actor: str, environment: Environment = Environment.LIVE
+) -> tuple[ApiKey, str]:
     """A key with the same scopes; the old one works on for a while, so that no caller is cut off."""
     old = _key(session, key_id)
     account = session.get_one(Account, old.account_id)
-    new, text = create_key(session, account, scopes=[Scope(scope) for scope in old.scopes], actor=actor)
+    scopes = [Scope(scope) for scope in old.scopes]
+    new, text = create_key(session, account, scopes=scopes, actor=actor, environment=environment)
     old.expires_at = datetime.now(UTC) + overlap
     _record(session, actor, "keys.rotate", account.id, old=encode_id(API_KEY, old.id), new=encode_id(API_KEY, new.id))
     return new, text

@@ -1,6 +1,7 @@
 """Every environment variable of the service. Read once, at an entry point, and passed on as a value."""
 
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,21 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 Seconds = Annotated[float, Field(gt=0)]
 
 
+class Environment(StrEnum):
+    """What a deployment is for; its keys say so."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
 class Settings(BaseSettings):
     """The defaults fit `docker compose up`; `hdb up` fills in the embedded servers' addresses."""
 
     model_config = SettingsConfigDict(env_prefix="HDB_", extra="ignore")
 
+    environment: Environment = Field(
+        Environment.LIVE, description="Keys begin with `hdb_live_` or `hdb_test_`; the other ones are refused."
+    )
     database_url: SecretStr = SecretStr("postgresql+psycopg://hdb:hdb@postgres:5432/hdb")
     broker_url: SecretStr = SecretStr("redis://valkey:6379/0")
 

@@ -55,6 +55,7 @@ POLL = poll_statement()
 
 async def poll(parts: Parts, key: str, job_id: UUID) -> tuple[Caller, Row[Any] | None]:
     """The caller, and the job as it is now if they get to see it."""
-    row = await read_one(parts.reads, POLL, {"key_sha256": key_sha256(key), "job_id": job_id})
+    digest = key_sha256(key, parts.settings.environment)
+    row = await read_one(parts.reads, POLL, {"key_sha256": digest, "job_id": job_id})
     caller = caller_of(row)
     return caller, row if row is not None and row.id is not None else None

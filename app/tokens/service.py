@@ -6,21 +6,27 @@ from uuid import UUID
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import Caller
+from app.auth import Caller, token_prefix
 from app.dependencies import Repeats
 from app.idempotency import CREATED, earlier_id, fingerprint, replayable
 from app.links import token_path
 from app.subjects.service import load_subject
 from core.accounts import Scope, hash_key, key_hint, new_key
 from core.ids import API_KEY
+from core.settings import Environment
 from core.tables import ApiKey
 
-TOKEN_PREFIX = "hdb_tok_"  # noqa: S105 - how every token begins, not one of them
 TOKEN_SCOPES = (Scope.READ, Scope.SUBJECTS_WRITE)
 
 
 async def create_token(
-    session: AsyncSession, caller: Caller, subject_id: UUID | None, repeats: Repeats, *, seconds: int
+    session: AsyncSession,
+    caller: Caller,
+    subject_id: UUID | None,
+    repeats: Repeats,
+    *,
+    seconds: int,
+    environment: Environment,
 ) -> tuple[ApiKey, str | None]:
     """The token's row and its text; no text if an earlier request made it."""
     if subject_id is not None:
@@ -31,11 +37,12 @@ async def create_token(
     # One that is over is nothing to repeat.
     if earlier and (known := await session.get(ApiKey, earlier)):
         return known, None
-    text = new_key(TOKEN_PREFIX)
+    prefix = token_prefix(environment)
+    text = new_key(prefix)
     token = ApiKey(
         account_id=caller.account_id,
         sha256=hash_key(text),
-        hint=key_hint(text, TOKEN_PREFIX),
+        hint=key_hint(text, prefix),
         scopes=list(TOKEN_SCOPES),
         one_subject=True,
         subject_id=subject_id,

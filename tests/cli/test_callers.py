@@ -38,6 +38,14 @@ def test_a_key_is_shown_once_and_its_hash_is_kept(sync_sessions: Sessions) -> No
     assert "until" in listed
 
 
+def test_keys_of_a_test_deployment_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HDB_ENVIRONMENT", "test")
+    hdb("accounts", "create", "ada")
+    assert hdb("keys", "create", "ada").stdout.startswith("hdb_test_")
+    key_id = hdb("keys", "list", "ada").stdout.split()[0]
+    assert hdb("keys", "rotate", key_id).stdout.startswith("hdb_test_")
+
+
 def test_a_revoked_key_is_listed_as_revoked() -> None:
     hdb("accounts", "create", "ada")
     hdb("keys", "create", "ada")

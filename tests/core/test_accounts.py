@@ -19,6 +19,7 @@ from core.accounts import (
     rotate_key,
 )
 from core.ids import new_id
+from core.settings import Environment
 from core.tables import Account, AuditEntry
 
 
@@ -42,6 +43,16 @@ def test_a_key_is_shown_once(sync_session: Session, account: Account) -> None:
     assert (row.sha256, row.scopes) == (hash_key(key), ["read"])
     assert row.hint == key[:13] + "..."
     assert list_keys(sync_session, account) == [row]
+
+
+@pytest.mark.parametrize("environment", Environment)
+def test_a_key_says_which_deployments_it_is_for(
+    sync_session: Session, account: Account, environment: Environment
+) -> None:
+    given = {"scopes": [Scope.READ], "actor": "test", "environment": environment}
+    row, key = create_key(sync_session, account, **given)  # type: ignore[arg-type]  # keywords of several types
+    _, rotated = rotate_key(sync_session, row.id, overlap=timedelta(0), actor="test", environment=environment)
+    assert [text[:9] for text in (key, rotated, row.hint)] == [f"hdb_{environment.value}_"] * 3
 
 
 def test_two_keys_differ(sync_session: Session, account: Account) -> None:
