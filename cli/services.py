@@ -11,6 +11,7 @@ from cli.process import Child, Part, Place
 from core.settings import Settings
 
 API_STOP_SECONDS = 10
+KEEP_ALIVE = ("--timeout-keep-alive", "30")
 # A worker finishes its running step, hands its leases back and then leaves; it sees to its own deadline.
 WORKER_GRACE_SECONDS = 5
 
@@ -35,8 +36,17 @@ class Api(Service):
 
     def __init__(self, settings: Settings, *, log: Path, env: Mapping[str, str]) -> None:
         listen = ("--host", settings.api_host, "--port", str(settings.api_port), "--no-access-log")
-        # Streams of events stay open until their job ends; they resume at the next start.
-        command = ("uvicorn", "--factory", "app.main:create_app", *listen, "--timeout-graceful-shutdown", "5")
+        # Polls come up to ten seconds apart: their connection waits for them. Streams of events stay open until their
+        # job ends; they resume at the next start.
+        command = (
+            "uvicorn",
+            "--factory",
+            "app.main:create_app",
+            *listen,
+            "--timeout-graceful-shutdown",
+            "5",
+            *KEEP_ALIVE,
+        )
         super().__init__("api", *command, log=log, env=env, stop_seconds=API_STOP_SECONDS)
         self.url = local_url(settings)
 
