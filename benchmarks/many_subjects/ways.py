@@ -13,12 +13,14 @@ from PIL import Image
 from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
 from benchmarks.many_subjects.settings import Method, Task
 from hyperdreambooth.adapter import Adapter
+from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_images, sample
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, drawn_as, generate, personalize_faces, predict, unpack
+from hyperdreambooth.personalize import Networks, generate, personalize_faces, predict, unpack
 
 Numbers = NDArray[np.float64]
+UNPACKED_AT_ONCE = 100
 
 
 class Way(ABC):
@@ -87,12 +89,16 @@ class Ours(Way):
 
     def keep_resident(self, count: int) -> None:
         """Adapters in memory, as a worker that has served so many."""
-        self.adapters |= enumerate(resident_adapters(self.networks, count))
+        adapters = resident_adapters(self.networks, count)
+        self.adapters |= enumerate(adapters)
+        for start in range(0, count, UNPACKED_AT_ONCE):
+            unpack(self.networks, adapters[start : start + UNPACKED_AT_ONCE])
 
     def switched(self, subject: int) -> AbstractContextManager[object]:
-        """The base model as this subject's."""
+        """The base model as this subject's, in a batch that may hold others."""
         lidb = unpack(self.networks, [self.adapters[subject]])
-        return drawn_as(self.networks, lidb, torch.zeros(1, dtype=torch.long, device=self.networks.base_model.device))
+        base_model = self.networks.base_model
+        return attach(base_model, lidb, subject_of_sample=torch.zeros(1, dtype=torch.long, device=base_model.device))
 
 
 class Base(Way):
