@@ -69,7 +69,7 @@ class Phone:
     def pictures(self, generation_id: str) -> list[bytes]:
         """The pictures of a generation that is done, by their presigned links."""
         images = self._ask("GET", f"/v1/generations/{generation_id}").json()["images"]
-        return [httpx.get(image["url"], timeout=30).raise_for_status().content for image in images]
+        return [httpx.get(image["url"], timeout=30).raise_for_status().content for image in images if image["url"]]
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own arguments
         headers = {**request.pop("headers", {}), **({"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {})}

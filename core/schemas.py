@@ -1,4 +1,4 @@
-"""What a job's `params` hold: written by the API, read by the worker."""
+"""What API and worker tell each other: a job's `params`, and words that rows hold."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -34,6 +34,14 @@ class PictureFormat(StrEnum):
     def suffix(self) -> str:
         """How such a file's name ends."""
         return ".jpg" if self is PictureFormat.JPEG else f".{self.value}"
+
+
+class Verdict(StrEnum):
+    """What a look at a drawn picture said."""
+
+    OK = "ok"
+    NO_FACE = "no_face"
+    BLOCKED = "blocked"
 
 
 class Params(BaseModel):

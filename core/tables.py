@@ -243,14 +243,14 @@ class Generation(Table):
 
 
 class GeneratedImage(Table):
-    """One picture of a generation, with the seed that draws it again."""
+    """One picture of a generation, with the seed that draws it again. A blocked one is not in the bucket."""
 
     __tablename__ = "generated_images"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"))
     position: Mapped[int]
-    object_key: Mapped[str]
+    object_key: Mapped[str | None]
     prompt: Mapped[str]
     seed: Mapped[int] = mapped_column(BigInteger)
     width: Mapped[int]

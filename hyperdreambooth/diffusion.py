@@ -78,7 +78,8 @@ def base_model_folder(folder_or_hub_id: str) -> Path:
     """A folder as it is; anything else is fetched from the hub (or found in its cache)."""
     if Path(folder_or_hub_id).is_dir():
         return Path(folder_or_hub_id)
-    patterns = ["*.json", "*.txt", *(f"{network}/*.safetensors" for network in (*NETWORKS, "hypernetwork"))]
+    networks = (*NETWORKS, "hypernetwork", "safety_checker")  # "*.json" takes in `feature_extractor/`
+    patterns = ["*.json", "*.txt", *(f"{network}/*.safetensors" for network in networks)]
     return Path(snapshot_download(folder_or_hub_id, allow_patterns=patterns))
 
 

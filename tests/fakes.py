@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from core.lifecycle import Phase
+from core.schemas import Verdict
 from core.settings import Settings
 from worker.attempts import OnStep
 from worker.failures import OutOfGpuMemory
@@ -32,7 +33,9 @@ class FakeEngine:
         between_steps: Callable[[int], None] = lambda step: None,
         refuse: Callable[[PersonalizeRequest | GenerateRequest], Exception | None] = lambda request: None,
         fits: int = 64,
+        judge: Callable[[str], Verdict] = lambda prompt: Verdict.OK,
     ) -> None:
+        self.judge = judge
         self.steps, self.between_steps, self.refuse, self.fits = steps, between_steps, refuse, fits
         self.batches: list[int] = []
 
@@ -46,7 +49,13 @@ class FakeEngine:
     def generate(self, requests: Sequence[GenerateRequest], on_step: OnStep) -> Sequence[Sequence[Picture] | Exception]:
         """One plain picture for each prompt."""
         self._work(requests, Phase.GENERATING, on_step)
-        return [self.refuse(request) or _pictures(request) for request in requests]
+        return [self.refuse(request) or self._pictures(request) for request in requests]
+
+    def _pictures(self, request: GenerateRequest) -> list[Picture]:
+        prompts = [wanted.prompt for wanted in request.params.pictures]
+        colours = (hashlib.sha256(request.adapter + prompt.encode()).digest()[:3] for prompt in prompts)
+        images = (Image.new("RGB", (8, 8), tuple(colour)) for colour in colours)
+        return [Picture(image, self.judge(prompt)) for prompt, image in zip(prompts, images, strict=True)]
 
     def _work(
         self, requests: Sequence[PersonalizeRequest] | Sequence[GenerateRequest], phase: Phase, on_step: OnStep
@@ -63,11 +72,6 @@ def fake_adapter(request: PersonalizeRequest) -> bytes:
     """What the engine makes of a photo: a function of it and the seed alone."""
     pixels = b"".join(photo.tobytes() for photo in request.photos)
     return hashlib.sha256(pixels + request.seed.to_bytes(8, "big", signed=True)).digest()
-
-
-def _pictures(request: GenerateRequest) -> list[Picture]:
-    colours = (hashlib.sha256(request.adapter + wanted.prompt.encode()).digest() for wanted in request.params.pictures)
-    return [Picture(Image.new("RGB", (8, 8), tuple(colour[:3])), "ok") for colour in colours]
 
 
 def load_fake_engine(settings: Settings) -> FakeEngine:

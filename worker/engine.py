@@ -12,17 +12,19 @@ from typing import TypeVar
 
 import structlog
 import torch
+from PIL import Image
 
 import hyperdreambooth
 from core.lifecycle import Phase
-from core.schemas import Method
+from core.schemas import Method, Verdict
 from core.settings import Settings
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
-from hyperdreambooth.diffusion import latent_shape, tokenize
+from hyperdreambooth.diffusion import base_model_folder, latent_shape, tokenize
 from hyperdreambooth.errors import AdapterError, PersonalizeError, UnsuitableSize
 from hyperdreambooth.personalize import Networks, generate, load_networks, personalize
 from hyperdreambooth.resident import RecentFiles
+from hyperdreambooth.safety import SafetyChecker, load_safety_checker
 from worker.attempts import OnStep
 from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
@@ -57,8 +59,8 @@ class Order:
 class Engine:
     """Personalises and draws for a batch of requests; each gets its own result or error."""
 
-    def __init__(self, networks: Networks, *, base_model: str) -> None:
-        self._networks = networks
+    def __init__(self, networks: Networks, *, base_model: str, safety_checker: SafetyChecker | None = None) -> None:
+        self._networks, self._safety_checker = networks, safety_checker
         self._prompt_tokens = tokenize(networks.base_model, [""]).shape[1]
         self._pictures_at_once = PICTURES_AT_ONCE
         self._adapters = RecentFiles(networks.resident)
@@ -170,9 +172,12 @@ class Engine:
                 config=[order.config for order in orders],
                 on_step=on_step,
             )
-        for order, image in zip(orders, images, strict=True):
-            verdict = "ok" if self._networks.face_detector(image) else "no_face"
-            yield order, Picture(image, verdict)
+            blocked = self._safety_checker(images) if self._safety_checker else [False] * len(images)
+        for order, image, is_blocked in zip(orders, images, blocked, strict=True):
+            yield order, Picture(image, Verdict.BLOCKED if is_blocked else self._look(image))
+
+    def _look(self, image: Image.Image) -> Verdict:
+        return Verdict.OK if self._networks.face_detector(image) else Verdict.NO_FACE
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -183,7 +188,9 @@ def load_engine(settings: Settings) -> Engine:
     folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
     log.info("engine.loading", base_model=str(folder), device=str(device))
     networks = load_networks(str(folder), device=device, dtype=dtype)
-    return Engine(networks, base_model=settings.model_name)
+    safety_checker = load_safety_checker(base_model_folder(str(folder)), device=device)
+    log.info("engine.loaded", safety_checker=safety_checker is not None)
+    return Engine(networks, base_model=settings.model_name, safety_checker=safety_checker)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -14,7 +14,7 @@ from core.database import Sessions
 from core.ids import new_id
 from core.lifecycle import JobKind
 from core.object_keys import picture_key
-from core.schemas import GenerateParams, PictureFormat
+from core.schemas import GenerateParams, PictureFormat, Verdict
 from core.statements import add_images
 from core.storage import ObjectMissing, ObjectStore
 from core.tables import Adapter, Generation, Job, Subject
@@ -43,10 +43,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawn picture; `verdict` is `ok`, or `no_face` where no face is to be seen."""
+    """One drawn picture. A blocked one goes no further."""
 
     image: Image.Image
-    verdict: str
+    verdict: Verdict
 
 
 class Painter(Protocol):
@@ -88,20 +88,19 @@ class Generating:
         params = GenerateParams.model_validate(job.params)
         rows = []
         for position, (wanted, picture) in enumerate(zip(params.pictures, output, strict=True)):
-            content = encode(picture.image, params.format)
             key = picture_key(generation.subject_id, generation.id, job.attempt, position, params.format.suffix)
-            self._store.put(key, content, content_type=params.format.content_type)
+            size = self._put(key, picture, params.format)
             rows.append(
                 {
                     "id": new_id(),
                     "generation_id": generation.id,
                     "position": position,
-                    "object_key": key,
+                    "object_key": key if size else None,
                     "prompt": wanted.prompt,
                     "seed": wanted.seed,
                     "width": picture.image.width,
                     "height": picture.image.height,
-                    "size": len(content),
+                    "size": size,
                     "format": params.format,
                     "verdict": picture.verdict,
                 }
@@ -117,6 +116,14 @@ class Generating:
             session.execute(add_images(rows))
 
         return record
+
+    def _put(self, key: str, picture: Picture, form: PictureFormat) -> int:
+        """How many bytes are in the bucket now."""
+        if picture.verdict is Verdict.BLOCKED:
+            return 0
+        content = encode(picture.image, form)
+        self._store.put(key, content, content_type=form.content_type)
+        return len(content)
 
     def clean_up(self, job: Job) -> None:
         """Nothing that only the job needed."""

@@ -1,7 +1,6 @@
 """What callers ask to see, and the pictures they get."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -13,7 +12,7 @@ from app.subjects.schemas import MAX_DEADLINE_SECONDS
 from app.texts import ONE_LINE, ShortText
 from core.ids import GENERATION, IMAGE, SUBJECT, encode_id
 from core.lifecycle import JobStatus
-from core.schemas import MAX_IMAGES, MAX_PROMPT_CHARACTERS, PictureFormat
+from core.schemas import MAX_IMAGES, MAX_PROMPT_CHARACTERS, PictureFormat, Verdict
 from core.tables import GeneratedImage, Generation, Job
 
 MAX_SEED = 2**32 - 1
@@ -63,13 +62,6 @@ class NewGeneration(BaseModel):
         return self.prompts or [self.prompt or ""]
 
 
-class Verdict(StrEnum):
-    """What a look at the picture said."""
-
-    OK = "ok"
-    NO_FACE = "no_face"
-
-
 class ImageRead(BaseModel):
     """One picture."""
 
@@ -79,10 +71,15 @@ class ImageRead(BaseModel):
     seed: int
     width: int
     height: int
-    size: int = Field(description="Bytes.")
+    size: int = Field(description="Bytes; 0 of a blocked picture.")
     format: PictureFormat
-    verdict: Verdict = Field(description="`no_face`: no face was found in the picture.")
-    url: str = Field(description="Works for a few minutes; read the generation again for a fresh one.")
+    verdict: Verdict = Field(
+        description="`no_face`: no face was found in the picture. `blocked`: the base model's safety checker refused "
+        "it, and it was not stored."
+    )
+    url: str | None = Field(
+        description="Works for a few minutes; read the generation again for a fresh one. null of a blocked picture."
+    )
 
 
 class GenerationRead(BaseModel):
@@ -110,7 +107,7 @@ class GenerationList(Page):
     generations: list[GenerationRead]
 
 
-def image_read(image: GeneratedImage, url: str) -> ImageRead:
+def image_read(image: GeneratedImage, url: str | None) -> ImageRead:
     """The picture as callers see it."""
     return ImageRead(
         id=encode_id(IMAGE, image.id),

@@ -164,7 +164,9 @@ async def _with_pictures(
     )
 
 
-def _link(store: ObjectStore, image: GeneratedImage) -> str:
+def _link(store: ObjectStore, image: GeneratedImage) -> str | None:
+    if image.object_key is None:
+        return None
     return store.link(image.object_key, filename=f"{encode_id(IMAGE, image.id)}{image.format.suffix}")
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from core.schemas import GenerateParams, PictureFormat
+from core.schemas import GenerateParams, PictureFormat, Verdict
 from core.storage import ObjectStore
 from core.tables import Generation, Job
 from hyperdreambooth.errors import UnsuitableSize
@@ -48,6 +48,18 @@ async def test_pictures_are_asked_for_drawn_and_fetched(
         without_signature = await phone.get(drawn["images"][0]["url"].split("?")[0])
     assert (picture.content, picture.headers["Content-Type"]) == (b"a picture", "image/png")
     assert without_signature.status_code == 403
+
+
+async def test_blocked_pictures_are_told_and_not_shown(client: httpx.AsyncClient, bench: Bench, path: str) -> None:
+    bench.engine.judge = lambda prompt: Verdict.BLOCKED
+    asked = (await client.post(path, json={"prompt": "a", "count": 2})).json()
+    bench.generating().run_one("mini")
+    generation = (await client.get(asked["generation"]["links"]["self"])).json()
+    assert generation["status"] == "succeeded"
+    told = [(image["verdict"], image["url"], image["size"]) for image in generation["images"]]
+    assert told == [("blocked", None, 0)] * 2
+    listed = (await client.get("/v1/generations")).json()["generations"]
+    assert listed == [generation]
 
 
 async def test_without_a_seed_one_is_drawn(client: httpx.AsyncClient, db: Session, path: str) -> None:

@@ -5,11 +5,14 @@ from uuid import UUID
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, make_url, select, text
+from sqlalchemy.orm import Session
 
 from core.ids import new_id
 from core.settings import Settings
+from core.tables import GeneratedImage, Generation
 from migrations.upgrade import alembic_config
+from tests.factories import make_generation, make_subject
 
 PHOTO = "subjects/somebody/photo"
 
@@ -58,6 +61,24 @@ def test_a_subjects_photo_becomes_the_first_of_several_and_the_way_back_is_open(
         with engine.begin() as connection:
             rows = connection.execute(text("SELECT id, photo_key FROM subjects")).all()
         assert {row.id: row.photo_key for row in rows} == {one: PHOTO, none: None}
+    engine.dispose()
+
+
+def test_a_blocked_picture_is_forgotten_on_the_way_back(own_database: str) -> None:
+    config, engine = alembic_config(own_database), create_engine(own_database)
+    command.upgrade(config, "0011")
+    picture = {"prompt": "a", "seed": 1, "width": 8, "height": 8, "size": 0}
+    with Session(engine) as session:
+        make_generation(session, make_subject(session))
+        generation_id = session.scalars(select(Generation.id)).one()
+        for position, key in enumerate(("a key", None)):
+            own = {"generation_id": generation_id, "position": position, "object_key": key, "verdict": "ok"}
+            session.add(GeneratedImage(**picture | own))
+        session.commit()
+    command.downgrade(config, "0010")
+    command.upgrade(config, "0011")
+    with engine.connect() as connection:
+        assert connection.scalars(text("SELECT object_key FROM generated_images")).all() == ["a key"]
     engine.dispose()
 
 

@@ -9,11 +9,12 @@ from PIL import Image
 from sqlalchemy import select, update
 
 from core.lifecycle import JobKind, JobStatus, Phase
-from core.object_keys import adapter_key
+from core.object_keys import adapter_key, generation_prefix
 from core.rescue import Rules, requeue_lost_jobs
+from core.schemas import Verdict
 from core.statements import request_cancel
 from core.storage import ObjectMissing, ObjectStore, StorageUnavailable
-from core.tables import Adapter, GeneratedImage, Job, JobEvent, Subject
+from core.tables import Adapter, GeneratedImage, Generation, Job, JobEvent, Subject
 from hyperdreambooth.errors import NoFace
 from tests.factories import in_future, make_adapter, make_generation, make_job, make_subject
 from tests.fakes import fake_adapter
@@ -319,10 +320,29 @@ def test_prompts_become_pictures_that_say_what_they_are(bench: Bench) -> None:
         ("a secret garden", 0, "ok"),
         ("on the moon", 1, "ok"),
     ]
+    assert images[0].object_key is not None
     content = bench.store.get(images[0].object_key)
     assert Image.open(io.BytesIO(content)).size == (images[0].width, images[0].height)
     assert b"trainedAlgorithmicMedia" in content
     assert b"garden" not in content
+
+
+def test_a_blocked_picture_is_a_row_without_an_object(bench: Bench) -> None:
+    with bench.sessions.begin() as session:
+        subject = make_subject(session)
+        personalized = make_job(session, subject, status=JobStatus.SUCCEEDED)
+        make_adapter(session, personalized)
+        job = make_generation(session, subject, prompts=("fine", "not for showing"))
+    bench.store.put(adapter_key(subject.id, personalized.id, 1), b"weights", content_type="application/octet-stream")
+    bench.engine.judge = lambda prompt: Verdict.OK if prompt == "fine" else Verdict.BLOCKED
+    bench.generating().run_one("mini")
+    assert bench.read(job).status == JobStatus.SUCCEEDED
+    with bench.sessions() as session:
+        shown, blocked = session.scalars(select(GeneratedImage).order_by(GeneratedImage.position)).all()
+        generation = session.scalars(select(Generation)).one()
+    assert (blocked.verdict, blocked.object_key, blocked.size, blocked.width) == ("blocked", None, 0, 8)
+    prefix = generation_prefix(subject.id, generation.id)
+    assert list(bench.store.keys(prefix)) == [shown.object_key]
 
 
 def test_pictures_need_weights_that_are_there(bench: Bench) -> None:

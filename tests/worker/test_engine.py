@@ -1,6 +1,7 @@
 """The real engine on a tiny random Stable Diffusion: the same requests, alone and among others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from PIL import Image
 from skimage import data
 
 from core.lifecycle import Phase
-from core.schemas import GenerateParams, Method, PictureRequest
+from core.schemas import GenerateParams, Method, PictureRequest, Verdict
 from core.settings import Settings
 from hyperdreambooth.errors import AdapterError, NoFace, UnsuitableSize
 from tests.hyperdreambooth.conftest import write_tiny_folder
+from tests.hyperdreambooth.safety_folder import BLOCKS_ALL, BLOCKS_NONE, write_safety_checker
 from worker.engine import Engine, load_engine, memory_watched
 from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
@@ -130,6 +132,18 @@ def test_weights_that_are_none_are_refused_alone(engine: Engine, adapter: bytes)
     refused, fine = engine.generate([drawing(b"no weights", "{subject}"), drawing(adapter, "{subject}")], going_on)
     assert isinstance(refused, AdapterError)
     assert len(pictures(fine)) == 1
+
+
+@pytest.mark.parametrize(("threshold", "is_blocked"), [(BLOCKS_ALL, True), (BLOCKS_NONE, False)])
+def test_a_folder_with_a_safety_checker_says_which_pictures_are_blocked(
+    adapter: bytes, tmp_path: Path, threshold: float, *, is_blocked: bool
+) -> None:
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    write_safety_checker(tmp_path / "tiny", threshold=threshold)
+    checked = load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu"))
+    (drawn,) = checked.generate([drawing(adapter, "{subject}", "a {subject}")], going_on)
+    assert not isinstance(drawn, Exception)
+    assert [picture.verdict is Verdict.BLOCKED for picture in drawn] == [is_blocked] * 2
 
 
 def test_what_does_not_fit_is_drawn_fewer_at_once(
