@@ -48,9 +48,8 @@ def load_safety_checker(folder: Path, *, device: torch.device) -> SafetyChecker 
         return None
     # It would announce black pictures, which nobody gets.
     logging.getLogger(safety_checker.__name__).setLevel(logging.ERROR)
-    network, found = safety_checker.StableDiffusionSafetyChecker.from_pretrained(
-        folder / FOLDER, torch_dtype=torch.float32, output_loading_info=True
-    )
+    checker_class: Any = safety_checker.StableDiffusionSafetyChecker
+    network, found = checker_class.from_pretrained(folder / FOLDER, torch_dtype=torch.float32, output_loading_info=True)
     if found["missing_keys"]:  # diffusers would fill them with random numbers and judge by those
         raise ValueError(f"{folder / FOLDER} lacks {sorted(found['missing_keys'])[:3]}")
     processor = CLIPImageProcessor.from_pretrained(folder / INPUT_FOLDER)

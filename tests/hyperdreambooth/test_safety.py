@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
