@@ -42,6 +42,7 @@ class FinetuneConfig:
     warmup_steps: int = 5  # ours
     final_learning_rate: float = 0.05  # ours: the end of the cosine, as a share of learning_rate
     noise_draws: int = 4  # ours: noisy copies of the face in each step, at stratified timesteps
+    views: int = 8  # ours: the face, its mirror image and slightly moved copies, in turns; see `views.py`
     background_weight: float = 0.1  # ours: of what surrounds the head in the loss; it is not the person
     clip_norm: float = 1.0  # ours: of one subject's gradient
     new_rank_std: float = 0.05  # ours: of the columns that rank relaxation adds to A_train

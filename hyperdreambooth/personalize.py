@@ -34,6 +34,7 @@ from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash
 from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
 from hyperdreambooth.merge import merged
 from hyperdreambooth.resident import Resident
+from hyperdreambooth.views import views_of
 
 
 class Phase(StrEnum):
@@ -125,8 +126,12 @@ def personalize_faces(
     prediction = predict(networks, faces)
     lidb = relax_rank(prediction, finetune.rank, generators, std=finetune.new_rank_std)
     prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
-    latents = encode_images(networks.base_model, list(chain(*faces)))
-    examples = Examples(latents, prompts, generators, photo_counts=list(map(len, faces)))
+    views = [
+        [view for face in own for view in views_of(face, finetune.views, seed=seed)]
+        for own, seed in zip(faces, seeds, strict=True)
+    ]
+    latents = encode_images(networks.base_model, list(chain(*views)))
+    examples = Examples(latents, prompts, generators, photo_counts=list(map(len, views)))
     lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
     return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
 
