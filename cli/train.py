@@ -5,8 +5,9 @@ it was when the same command is given again.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 train = typer.Typer(no_args_is_help=True, help="Train on your own pictures; goes on where it was stopped.")
 Config = TypeVar("Config", bound="RunConfig")
+TRAININGS = {
+    "base": "Train a base model's UNet and text encoder on captioned pictures (a .txt beside each).",
+    "fit": "Fit a LiDB to each person, many at once: targets for a hypernetwork with beta > 0.",
+    "hypernetwork": "Train a hypernetwork on faces, a folder for each person or a file for each.",
+}
 
 BaseModelArgument = Annotated[str, typer.Argument(help="A diffusers folder or a hub id.")]
 PicturesArgument = Annotated[str, typer.Argument(help="A folder, or a WebDataset: faces-{000..015}.tar")]
@@ -28,66 +34,32 @@ ConfigOption = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, 
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="name=value, of hyperdreambooth/training/config.py")]
 
 
-@train.command()
-def base(
-    base_model: BaseModelArgument,
-    pictures: PicturesArgument,
-    output: OutputOption = None,
-    config: ConfigOption = None,
-    values: SetOption = None,
-) -> None:
-    """Train a base model's UNet and text encoder on captioned pictures (a .txt beside each)."""
-    from hyperdreambooth.training.base import main
-    from hyperdreambooth.training.config import BaseRunConfig
+def _add_command(name: str, description: str) -> None:
+    """`hdb train NAME`: the module of that name in `hyperdreambooth.training`."""
 
-    _run(main, BaseRunConfig(base_model=base_model, pictures=pictures), output, config, values)
+    @train.command(name, help=description)
+    def command(
+        base_model: BaseModelArgument,
+        pictures: PicturesArgument,
+        output: OutputOption = None,
+        config: ConfigOption = None,
+        values: SetOption = None,
+    ) -> None:
+        from hyperdreambooth.training.config import CONFIGS
+        from hyperdreambooth.training.pictures import NoPictures
+        from hyperdreambooth.training.run import OtherRun
 
-
-@train.command()
-def fit(
-    base_model: BaseModelArgument,
-    pictures: PicturesArgument,
-    output: OutputOption = None,
-    config: ConfigOption = None,
-    values: SetOption = None,
-) -> None:
-    """Fit a LiDB to each person, many at once: targets for a hypernetwork with beta > 0."""
-    from hyperdreambooth.training.config import FitRunConfig
-    from hyperdreambooth.training.fit import main
-
-    _run(main, FitRunConfig(base_model=base_model, pictures=pictures), output, config, values)
+        main = import_module(f"hyperdreambooth.training.{name}").main
+        with plain_errors():
+            try:
+                given = CONFIGS[name](base_model=base_model, pictures=pictures)
+                main(configured(given, output, config, values or ()))
+            except (NoPictures, OtherRun) as error:
+                raise StackError(str(error)) from error
 
 
-@train.command()
-def hypernetwork(
-    base_model: BaseModelArgument,
-    pictures: PicturesArgument,
-    output: OutputOption = None,
-    config: ConfigOption = None,
-    values: SetOption = None,
-) -> None:
-    """Train a hypernetwork on faces, a folder for each person or a file for each."""
-    from hyperdreambooth.training.config import HypernetworkRunConfig
-    from hyperdreambooth.training.hypernetwork import main
-
-    _run(main, HypernetworkRunConfig(base_model=base_model, pictures=pictures), output, config, values)
-
-
-def _run(
-    main: Callable[[Config], None],
-    given: Config,
-    output: str | None,
-    config: Path | None,
-    values: Sequence[str] | None,
-) -> None:
-    from hyperdreambooth.training.pictures import NoPictures
-    from hyperdreambooth.training.run import OtherRun
-
-    with plain_errors():
-        try:
-            main(configured(given, output, config, values or ()))
-        except (NoPictures, OtherRun) as error:
-            raise StackError(str(error)) from error
+for name, description in TRAININGS.items():
+    _add_command(name, description)
 
 
 def configured(given: Config, output: str | None, config: Path | None, values: Sequence[str]) -> Config:

@@ -1,5 +1,6 @@
 """What a training run is told. A run keeps its config in its folder and in every checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,3 +63,10 @@ class HypernetworkRunConfig(RunConfig):
     fitted: str = ""  # the output of `hdb train fit`; needed where beta > 0
     held_out: int = 8  # people who are validated on and never trained on: the first ones
     average_decay: float = 0.999
+
+
+CONFIGS: Mapping[str, type[RunConfig]] = {
+    "base": BaseRunConfig,
+    "fit": FitRunConfig,
+    "hypernetwork": HypernetworkRunConfig,
+}
