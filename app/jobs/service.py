@@ -91,6 +91,7 @@ async def list_jobs(
     shown = jobs[: page.limit]
     generations = await _generations_of(session, shown)
     receipts = await _receipts_of(session, shown)
+    await session.close()  # the forecaster asks with a connection of its own: who held one would wait for the others
     return [
         job_read(
             job,
