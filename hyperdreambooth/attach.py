@@ -21,7 +21,7 @@ class Deltas(Protocol):
     @property
     def subjects(self) -> int: ...
 
-    def factors(self) -> Factors: ...
+    def factors(self, dtype: torch.dtype | None = None) -> Factors: ...
 
 
 def layer_table(unet: nn.Module, text_encoder: nn.Module, config: LiDBConfig) -> LayerTable:
@@ -46,27 +46,51 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
     doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
     """
-    dtype, hooks = base_model.dtype, []  # asked once: diffusers walks through all parameters for it
+    dtype, put = base_model.dtype, []  # asked once: diffusers walks through all parameters for it
     try:
-        for name, (up, down) in deltas.factors().items():
-            delta = _Delta(up.to(dtype), down.to(dtype), base_model.seating)
-            hooks.append(base_model.targets[name].register_forward_hook(delta))
+        for name, (up, down) in deltas.factors(dtype).items():
+            slot = _slot_of(base_model.targets[name])
+            put.append((slot, slot.deltas))
+            slot.deltas = (*slot.deltas, _Delta(up, down, base_model.seating))
         with base_model.seating.seated(subject_of_sample):
             yield base_model
     finally:
-        for hook in hooks:
-            hook.remove()
+        for slot, before in put:
+            slot.deltas = before
+
+
+class _Slot:
+    """The forward hook of a target layer, put there once: to change the subject is to fill it with other deltas."""
+
+    def __init__(self) -> None:
+        self.deltas: tuple[_Delta, ...] = ()
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        for delta in self.deltas:
+            output = delta(inputs[0], output)
+        return output
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Slot":
+        return _Slot()  # a copied network is nobody's
+
+
+def _slot_of(linear: nn.Linear) -> _Slot:
+    for hook in linear._forward_hooks.values():
+        if isinstance(hook, _Slot):
+            return hook
+    slot = _Slot()
+    linear.register_forward_hook(slot)
+    return slot
 
 
 class _Delta:
-    """A forward hook that adds (x down^T) up to a linear's output."""
+    """Adds (x down^T) up to a linear's output."""
 
     def __init__(self, up: Tensor, down: Tensor, seating: Seating) -> None:
         self.up, self.down, self.seating = up, down, seating  # [S, r, n], [S, r, m]
         self.seated: tuple[Tensor | None, int, Tensor, Tensor] = (None, 0, up, down)  # of the batch before
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = inputs[0]  # [B, tokens, m]
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:  # [B, tokens, m] and [B, tokens, n]
         up, down = self._own(x.shape[0])
         assert x.shape[0] % up.shape[0] == 0, (x.shape, up.shape)
         h = torch.bmm(x.reshape(up.shape[0], -1, x.shape[-1]), down.transpose(1, 2))  # [S, B/S * tokens, r]

@@ -198,8 +198,10 @@ class Expanded:
     subjects: int
     by_layer: Factors
 
-    def factors(self) -> Factors:
-        return self.by_layer
+    def factors(self, dtype: torch.dtype | None = None) -> Factors:
+        if dtype is None:
+            return self.by_layer
+        return {name: (up.to(dtype), down.to(dtype)) for name, (up, down) in self.by_layer.items()}
 
 
 def gradients(

@@ -4,7 +4,7 @@ The paper's letters: A stands on the output side. Train matrices of a whole batc
 so that one optimiser step, one file or one prediction handles all layers of everybody at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +25,13 @@ class _Side:
     columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
     aux: Tensor  # [L, width, size]
 
-    def expand(self, train: Tensor) -> list[tuple[str, Tensor]]:
+    def expand(self, train: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
         """[S, r, total] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
         layers, width, size = self.aux.shape
         numbers = train[..., self.columns].view(count * rank, layers, width).transpose(0, 1)
-        expanded = torch.bmm(numbers, self.aux).view(layers, count, rank, size)
-        return list(zip(self.names, expanded, strict=True))
+        expanded = torch.bmm(numbers, self.aux).view(layers, count, rank, size).to(dtype or train.dtype)
+        return zip(self.names, expanded.unbind(), strict=True)
 
 
 class AuxBasis:
@@ -78,10 +78,10 @@ class LiDB:
     def rank(self) -> int:
         return self.a_train.shape[1]
 
-    def factors(self) -> Factors:
+    def factors(self, dtype: torch.dtype | None = None) -> Factors:
         """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
-        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train))
-        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train))
+        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype))
+        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype))
         return {name: (up[name], down[name]) for name in up}
 
     def delta(self, layer: LayerShape) -> Tensor:

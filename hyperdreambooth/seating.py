@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ class Seating:
     def __init__(self) -> None:
         self.rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
         self._here = threading.local()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Seating":
+        return Seating()  # in a copy of the networks nobody sits yet
 
     @property
     def part(self) -> slice:

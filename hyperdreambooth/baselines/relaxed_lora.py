@@ -31,9 +31,13 @@ class RelaxedLora:
     def subjects(self) -> int:
         return self.prediction.subjects
 
-    def factors(self) -> Factors:
+    def factors(self, dtype: torch.dtype | None = None) -> Factors:
+        wanted = dtype or self.prediction.a_train.dtype
         return {
-            name: (torch.cat([up, self.fresh[name][0]], dim=1), torch.cat([down, self.fresh[name][1]], dim=1))
+            name: (
+                torch.cat([up, self.fresh[name][0]], dim=1).to(wanted),
+                torch.cat([down, self.fresh[name][1]], dim=1).to(wanted),
+            )
             for name, (up, down) in self.prediction.factors().items()
         }
 

@@ -107,7 +107,7 @@ def main(config: TrainHypernetworkConfig) -> None:
     budget.resume(checkpoint.load())
     progress = Progress(FOLDER, total=round(config.minutes * 60), unit="s", every=30, done=int(budget.seconds()))
     generator = torch.Generator().manual_seed(config.seed + budget.steps)
-    # Attaching puts hooks into the base model, so each thread has one of its own.
+    # Attaching fills hooks in the base model, so each thread has one of its own.
     copies = [base_model, *(copy.deepcopy(base_model) for _ in range(config.threads - 1))]
     gradients = Gradients(list(hypernetwork.parameters()), threads=config.threads)
     loss_of = partial(_part_loss, hypernetwork)

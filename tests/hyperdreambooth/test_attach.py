@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -114,3 +115,39 @@ def test_only_train_matrices_get_gradients(base_model: BaseModel) -> None:
     assert all(
         tensor.grad is None for network in (base_model.unet, base_model.text_encoder) for tensor in network.parameters()
     )
+
+
+def test_another_subject_is_no_other_hook(base_model: BaseModel) -> None:
+    hooks = []
+    for seed in range(3):
+        with attach(base_model, random_lidb(base_model, subjects=1, seed=seed)):
+            hooks.append([list(linear._forward_hooks.values()) for linear in base_model.targets.values()])
+    assert hooks[0] == hooks[1] == hooks[2]
+    assert all(len(own) == 1 for own in hooks[0])
+
+
+def test_blocks_within_each_other_add_up_and_end_one_by_one(base_model_double: BaseModel) -> None:
+    base_model = base_model_double
+    inner, outer = random_lidb(base_model, subjects=1, seed=1), random_lidb(base_model, subjects=1, seed=2)
+    both = LiDB(inner.basis, torch.cat([inner.a_train, outer.a_train], 1), torch.cat([inner.b_train, outer.b_train], 1))
+    with attach(base_model, both):
+        together = denoised(base_model, PROMPTS, seeds=[1, 2])
+    with attach(base_model, outer):
+        alone = denoised(base_model, PROMPTS, seeds=[1, 2])
+        with attach(base_model, inner):
+            nested = denoised(base_model, PROMPTS, seeds=[1, 2])
+        assert torch.equal(denoised(base_model, PROMPTS, seeds=[1, 2]), alone)
+    torch.testing.assert_close(nested, together, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(nested, alone, atol=1e-3)
+
+
+def test_a_copy_is_nobody_and_goes_its_own_way(base_model: BaseModel) -> None:
+    plain, lidb = denoised(base_model, PROMPTS, seeds=[1, 2]), random_lidb(base_model, subjects=1)
+    lidb.a_train.requires_grad_()
+    with attach(base_model, lidb):
+        copied = copy.deepcopy(base_model)
+        assert torch.equal(denoised(copied, PROMPTS, seeds=[1, 2]), plain)
+        own = denoised(base_model, PROMPTS, seeds=[1, 2])
+    with attach(copied, lidb):
+        assert torch.equal(denoised(copied, PROMPTS, seeds=[1, 2]), own)
+        assert torch.equal(denoised(base_model, PROMPTS, seeds=[1, 2]), plain)
