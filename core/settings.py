@@ -18,6 +18,13 @@ class Environment(StrEnum):
     TEST = "test"
 
 
+class Acceleration(StrEnum):
+    """What a GPU does beyond running the networks as they are."""
+
+    NONE = "none"
+    COMPILE = "compile"
+
+
 class Settings(BaseSettings):
     """The defaults fit `docker compose up`; `hdb up` fills in the embedded servers' addresses."""
 
@@ -49,6 +56,9 @@ class Settings(BaseSettings):
     base_model: str = Field("mini", description="`mini`, or a Stable Diffusion 1.x/2.x folder or hub id.")
     base_model_name: str | None = Field(None, description="What callers call it; the folder's name if unset.")
     device: str = Field("auto", description="`auto` takes a GPU if there is one.")
+    acceleration: Acceleration = Field(
+        Acceleration.NONE, description="`compile`: compiled transformer blocks, channels_last. On a GPU only."
+    )
     batch_size: int = Field(4, gt=0, description="At most this many jobs are claimed and run as one batch.")
 
     lease_seconds: Seconds = Field(60, description="How long a silent worker keeps its jobs.")

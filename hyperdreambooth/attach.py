@@ -49,7 +49,7 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     dtype, put = base_model.dtype, []  # asked once: diffusers walks through all parameters for it
     try:
         for name, (up, down) in deltas.factors(dtype).items():
-            slot = _slot_of(base_model.targets[name])
+            slot = slot_of(base_model.targets[name])
             put.append((slot, slot.deltas))
             slot.deltas = (*slot.deltas, _Delta(up, down, base_model.seating))
         with base_model.seating.seated(subject_of_sample):
@@ -74,7 +74,8 @@ class _Slot:
         return _Slot()  # a copied network is nobody's
 
 
-def _slot_of(linear: nn.Linear) -> _Slot:
+def slot_of(linear: nn.Linear) -> _Slot:
+    """The layer's slot, made on first sight."""
     for hook in linear._forward_hooks.values():
         if isinstance(hook, _Slot):
             return hook
@@ -104,6 +105,9 @@ class _Delta:
             return self.up, self.down
         if part != EVERYBODY:
             batch = rows.shape[0]
+        if torch.compiler.is_compiling():  # a memory would double the graphs
+            every = rows.repeat(batch // rows.shape[0])[part]
+            return self.up[every], self.down[every]
         seated = self.seated
         if seated[0] is not rows or seated[1] != batch:
             every = rows.repeat(batch // rows.shape[0])

@@ -17,7 +17,8 @@ from PIL import Image
 import hyperdreambooth
 from core.lifecycle import Phase
 from core.schemas import Method, Verdict
-from core.settings import Settings
+from core.settings import Acceleration, Settings
+from hyperdreambooth.acceleration import compile_blocks
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import base_model_folder, latent_shape, tokenize
@@ -188,6 +189,8 @@ def load_engine(settings: Settings) -> Engine:
     folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
     log.info("engine.loading", base_model=str(folder), device=str(device))
     networks = load_networks(str(folder), device=device, dtype=dtype)
+    if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":
+        compile_blocks(networks.base_model)
     safety_checker = load_safety_checker(base_model_folder(str(folder)), device=device)
     log.info("engine.loaded", safety_checker=safety_checker is not None)
     return Engine(networks, base_model=settings.model_name, safety_checker=safety_checker)

@@ -10,7 +10,7 @@ from skimage import data
 
 from core.lifecycle import Phase
 from core.schemas import GenerateParams, Method, PictureRequest, Verdict
-from core.settings import Settings
+from core.settings import Acceleration, Settings
 from hyperdreambooth.errors import AdapterError, NoFace, UnsuitableSize
 from tests.hyperdreambooth.conftest import write_tiny_folder
 from tests.hyperdreambooth.safety_folder import BLOCKS_ALL, BLOCKS_NONE, write_safety_checker
@@ -184,3 +184,11 @@ def test_it_ends_where_the_question_raises(engine: Engine, adapter: bytes, selfi
         engine.generate([drawing(adapter, "{subject}")], on_step)
     (again,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
     assert again == adapter
+
+
+def test_a_processor_runs_the_networks_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    compiled: list[object] = []
+    monkeypatch.setattr("worker.engine.compile_blocks", compiled.append)
+    load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu", acceleration=Acceleration.COMPILE))
+    assert compiled == []

@@ -1,0 +1,93 @@
+"""Compiled on the CPU by backends that trace as the GPU's does, and generate no code."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo
+
+from hyperdreambooth.acceleration import compile_blocks
+from hyperdreambooth.attach import attach
+from hyperdreambooth.bank import flatten
+from hyperdreambooth.config import FinetuneConfig, SampleConfig
+from hyperdreambooth.diffusion import BaseModel, load_base_model, sample
+from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.merge import merged
+from tests.hyperdreambooth.conftest import CPU, random_lidb
+from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
+
+CONFIG = SampleConfig(steps=2, guidance=2.0)
+PROMPTS = ["a photo of a [V] face", "a pencil sketch of a [V] person"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def base_model(tiny_folder: Path) -> BaseModel:
+    """To be compiled, so nobody else's."""
+    return load_base_model(str(tiny_folder), device=CPU, dtype=torch.float32)
+
+
+def graphs() -> int:
+    assert not torch._dynamo.utils.counters["graph_break"]
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def pictures(base_model: BaseModel) -> np.ndarray:
+    return np.stack([np.asarray(image, int) for image in sample(base_model, PROMPTS, seeds=[1, 2], config=CONFIG)])
+
+
+def drawn(base_model: BaseModel, seed: int) -> np.ndarray:
+    """Two people in one batch."""
+    lidb = random_lidb(base_model, subjects=2, rank=2, seed=seed)
+    with attach(base_model, lidb, subject_of_sample=torch.tensor([1, 0])):
+        return pictures(base_model)
+
+
+def drawn_merged(base_model: BaseModel, seed: int) -> np.ndarray:
+    with merged(base_model, random_lidb(base_model, subjects=1, rank=2, seed=seed)):
+        return pictures(base_model)
+
+
+@pytest.mark.parametrize("draw", [drawn, drawn_merged])
+def test_other_subjects_are_drawn_by_the_same_graphs(
+    base_model: BaseModel, draw: Callable[[BaseModel, int], np.ndarray]
+) -> None:
+    expected = [draw(base_model, seed) for seed in (1, 2, 3)]
+    compile_blocks(base_model, backend="aot_eager")
+    first = draw(base_model, 1)
+    made = graphs()
+    assert made > 0
+    found = [first, draw(base_model, 2), draw(base_model, 3)]
+    assert graphs() == made
+    assert np.abs(np.stack(found) - np.stack(expected)).max() <= 2  # of 255
+    assert np.abs(found[0] - found[1]).max() > 8
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer looks at it itself
+def test_other_subjects_are_finetuned_by_the_same_graphs(base_model: BaseModel) -> None:
+    config = FinetuneConfig(steps=2, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
+
+    def finetuned(subjects: list[int]) -> torch.Tensor:
+        return flatten(
+            fast_finetune(base_model, lidb_of(base_model, subjects), examples_of(base_model, subjects), config)
+        )
+
+    expected = [finetuned([0, 1]), finetuned([2, 3])]
+    compile_blocks(base_model, backend="eager")
+    first = finetuned([0, 1])
+    made = graphs()
+    assert made > 0
+    second = finetuned([2, 3])
+    assert graphs() == made
+    for found, wanted in zip((first, second), expected, strict=True):
+        assert torch.linalg.vector_norm(found - wanted) <= 1e-3 * torch.linalg.vector_norm(wanted)
