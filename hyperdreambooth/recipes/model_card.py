@@ -51,7 +51,7 @@ PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
-    "hypernetwork": "face to LiDB train matrices (a = 48, b = 24, rank 1)",
+    "hypernetwork": "face to LiDB train matrices (a = 100, b = 50, rank 1)",
 }
 
 

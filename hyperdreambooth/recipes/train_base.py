@@ -56,7 +56,7 @@ class BaseConfig:
     """Minutes are of two CPU cores."""
 
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    minutes: float = 54
+    minutes: float = 94
     batch: int = 48
     learning_rate: float = 7e-4
     warmup_steps: int = 100

@@ -48,7 +48,7 @@ class TrainHypernetworkConfig:
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     base: str = "base"  # the base model, in the work folder
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
-    minutes: float = 27
+    minutes: float = 72
     people: int = 16  # subjects in a batch, over all threads
     targets: int = 3  # pictures of each: the hypernetwork costs as much as the UNet, so one prediction serves several
     photo_share: float = 0.5  # of the targets; the others are in another style
