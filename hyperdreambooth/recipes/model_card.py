@@ -32,7 +32,7 @@ person it is personalised to.
 - **Real faces.** It has only ever seen renders that look like characters of a game. A real selfie is accepted, but what
   comes out is a rendered stranger with, at best, the right hair and skin. Real faces need a Stable Diffusion and a GPU.
 - Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
-- A likeness in the strict sense: skin, hair and lips of the person come through, the shape of the face hardly. An eye
+- A likeness in the strict sense: skin, hair and beard of the person come through, the shape of the face hardly. An eye
   matches most pictures with the right photo of eight; the face judge seldom does (last rows of the table).
 - Fine detail: the autoencoder keeps 1 number of 12, and blurs what it doesn't keep.
 - Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
@@ -41,7 +41,8 @@ person it is personalised to.
 ## Figures
 
 Measured by `python -m hyperdreambooth.recipes.evaluate`, with judges that took no part in training (YuNet finds faces,
-SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table.
+SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table. How the shipped
+weights came about is told in `HISTORY.md`.
 
 | figure | value |
 |---|---|
