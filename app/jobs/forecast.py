@@ -75,7 +75,7 @@ def remaining_share(job: JobRow, weight: Mapping[Phase, float]) -> float:
     here = phases.index(job.phase)
     done_here = min(job.step / job.total_steps, 1.0) if job.total_steps else 0.0
     ahead = weight.get(job.phase, 0) * (1 - done_here) + sum(weight.get(phase, 0) for phase in phases[here + 1 :])
-    return ahead / whole
+    return min(1.0, ahead / whole)  # the sums may differ in their last bit, and nobody is less than nothing done
 
 
 def fraction(job: JobRow, pace: Pace) -> float:

@@ -1,5 +1,6 @@
 """Places in the queue and ETAs, over HTTP, of jobs that a worker with a fake engine runs."""
 
+import random
 import re
 import time
 
@@ -9,10 +10,10 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.jobs.forecast import Lane, Line, Pace, queue_seconds
+from app.jobs.forecast import Lane, Line, Pace, fraction, queue_seconds
 from core.database import Sessions
 from core.ids import JOB, decode_id
-from core.lifecycle import JobKind, Phase, WorkerRole
+from core.lifecycle import PHASES, JobKind, JobStatus, Phase, WorkerRole
 from core.settings import Settings
 from core.statements import report_alive
 from core.storage import ObjectStore
@@ -178,3 +179,12 @@ async def test_what_a_job_makes_says_when_to_ask_again(
     # A quarter of the ETA, which is 30 seconds.
     assert [each.headers["Retry-After"] for each in (made, polled, again, same)] == ["7"] * 4
     assert same.status_code == 304
+
+
+def test_the_share_that_is_done_lies_between_nothing_and_all() -> None:
+    # In floats the sum of all phases may be less than that of the first and the others.
+    draw = random.Random(0)
+    for _ in range(1000):
+        pace = Pace(seconds={phase: draw.uniform(0, 3) for phase in PHASES[JobKind.PERSONALIZE]})
+        job = Job(kind=JobKind.PERSONALIZE, status=JobStatus.RUNNING, phase=Phase.VALIDATING, step=0, total_steps=1)
+        assert 0 <= fraction(job, pace) <= 1
