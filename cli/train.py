@@ -88,7 +88,8 @@ def _put(said: dict[str, object], parts: Sequence[str], value: object, defaults:
     *groups, name = parts
     for group in groups:
         inner = said.setdefault(group, defaults.get(group, {}))
-        assert isinstance(inner, dict), group
+        if not isinstance(inner, dict):
+            raise StackError(f"{group} is no group of settings.")
         said, defaults = inner, inner
     said[name] = value
 

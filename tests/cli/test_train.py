@@ -29,6 +29,11 @@ def test_an_unknown_setting_is_named(value: str) -> None:
         configured(FitRunConfig(), None, None, [value])
 
 
+def test_a_number_is_no_group_of_settings() -> None:
+    with pytest.raises(StackError, match="steps is no group"):
+        configured(FitRunConfig(), None, None, ["steps.few=1"])
+
+
 def test_a_folder_without_pictures_is_said_plainly(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
