@@ -87,5 +87,5 @@ def header(text: str, *, required: bool = True, kind: str = "string") -> dict[st
 RETRY_AFTER = header("Seconds until it is worth asking again, while the job goes on.", required=False, kind="integer")
 # Of a 202 that names a job.
 JOB_HEADERS = {"Location": header("The job to watch."), "Retry-After": RETRY_AFTER}
-# Of what a job makes.
+# Of what a job makes, and of jobs.
 MADE_BY_JOB: Responses = {200: {"headers": {"Retry-After": RETRY_AFTER}}}

@@ -94,13 +94,13 @@ async def earlier_id(session: AsyncSession, replay: Replayable | None, prefix: s
 
 
 async def earlier_job(session: AsyncSession, replay: Replayable | None) -> Job | None:
-    """The job that the first request with this key made."""
+    """The job that the first request with this key made; one that is no longer kept is nothing to repeat."""
     location = await replay.earlier(session) if replay else None
     if location is None:
         return None
     job_id = decode_id(JOB, location.rsplit("/", 1)[-1])
     assert job_id is not None
-    return await session.get_one(Job, job_id)
+    return await session.get(Job, job_id)
 
 
 async def remember_job(session: AsyncSession, replay: Replayable, job: Job, *, keep: timedelta) -> None:

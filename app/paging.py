@@ -5,7 +5,7 @@ import binascii
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from core.errors import InvalidRequest
@@ -55,8 +55,9 @@ def next_cursor(ids: list[UUID], page: PageRequest) -> str | None:
     return encode_cursor(ids[page.limit - 1]) if len(ids) > page.limit else None
 
 
-def add_next_link(request: Request, response: Response, cursor: str | None) -> None:
-    """The next page as a link (RFC 8288), with the same filters."""
-    if cursor is not None:
-        url = request.url.include_query_params(cursor=cursor)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+def next_link(request: Request, cursor: str | None) -> dict[str, str]:
+    """The next page as a header (RFC 8288), with the same filters."""
+    if cursor is None:
+        return {}
+    url = request.url.include_query_params(cursor=cursor)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}

@@ -56,7 +56,7 @@ def make_parts(settings: Settings) -> Parts:
         photos=PhotoReader(settings),
         publisher=Publisher(),
         watcher=JobWatcher(settings.database_url.get_secret_value(), reads),
-        forecaster=Forecaster(read_sessions, batch_size=settings.batch_size),
+        forecaster=Forecaster(read_sessions),
         metrics=RequestMetrics(),
         limiter=RequestLimiter(per_minute=settings.requests_per_minute),
         decoding=CapacityLimiter(PROCESSES),

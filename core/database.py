@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, create_engine
+from sqlalchemy import Engine, Row, Select, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,12 +17,18 @@ Sessions = sessionmaker[Session]
 AsyncSessions = async_sessionmaker[AsyncSession]
 
 
+def connect_args(settings: Settings) -> dict[str, Any]:
+    """Times come back in UTC, whatever the server's own zone: so callers see them."""
+    given = make_url(settings.database_url.get_secret_value()).query.get("options", "")
+    return {"connect_timeout": CONNECT_SECONDS, "options": f"{given} -c timezone=UTC".strip()}
+
+
 def make_engine(settings: Settings) -> Engine:
     """The worker's and the command line's connection pool."""
     return create_engine(
         settings.database_url.get_secret_value(),
         pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
+        connect_args=connect_args(settings),
     )
 
 
@@ -34,7 +40,7 @@ def make_async_engine(settings: Settings) -> AsyncEngine:
         pool_size=5,
         max_overflow=5,
         pool_timeout=POOL_SECONDS,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
+        connect_args=connect_args(settings),
     )
 
 
@@ -51,7 +57,7 @@ def make_read_engine(settings: Settings) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
         pool_use_lifo=True,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
+        connect_args=connect_args(settings),
     )
 
 

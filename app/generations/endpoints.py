@@ -20,7 +20,7 @@ from app.generations import service
 from app.generations.schemas import GenerationAndJob, GenerationList, GenerationRead, NewGeneration
 from app.jobs.endpoints import accepted_headers, headers_of_made
 from app.jobs.service import describe_new
-from app.paging import PageDep, add_next_link, next_cursor
+from app.paging import PageDep, next_cursor, next_link
 from core.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -59,7 +59,7 @@ async def create_generation(
     job, replayed = await service.create_generation(parts, uow, caller, subject_id, new, submission)
     described = await describe_new(parts, uow, caller, job, prefer=submission.prefer)
     response.headers.update(accepted_headers(described, submission.prefer, replayed=replayed))
-    generation = await service.generation_of(uow.session, job)
+    generation = await service.generation_of(uow.session, caller, job)
     await uow.session.refresh(job)
     return GenerationAndJob(
         generation=(await service.describe(uow.session, parts.store, [generation]))[0], job=described
@@ -80,7 +80,7 @@ async def list_generations(
     """Generations, newest first."""
     generations, ids = await service.list_generations(session, parts.store, caller, page, subject_id=subject_id)
     cursor = next_cursor(ids, page)
-    add_next_link(request, response, cursor)
+    response.headers.update(next_link(request, cursor))
     return GenerationList(generations=generations, next_cursor=cursor)
 
 

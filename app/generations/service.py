@@ -112,9 +112,13 @@ async def load_generation(session: AsyncSession, caller: Caller, generation_id: 
     return generation
 
 
-async def generation_of(session: AsyncSession, job: Job) -> Generation:
-    """What a job of kind `generate` draws."""
-    return (await session.scalars(select(Generation).where(Generation.job_id == job.id))).one()
+async def generation_of(session: AsyncSession, caller: Caller, job: Job) -> Generation:
+    """What a job of kind `generate` draws; NotFound if it was deleted since the request that is repeated."""
+    mine = select(Generation).join(Subject, Subject.id == Generation.subject_id)
+    generation = await session.scalar(mine.where(Generation.job_id == job.id, visible(caller)))
+    if generation is None:
+        raise NotFound
+    return generation
 
 
 async def list_generations(

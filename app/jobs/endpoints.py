@@ -1,5 +1,6 @@
 """`/v1/jobs`: watch and cancel."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
@@ -24,16 +25,16 @@ from app.dependencies import (
     given_key,
     typed_id,
 )
-from app.documented import problems
+from app.documented import MADE_BY_JOB, problems
 from app.idempotency import replay_headers
 from app.jobs import service
 from app.jobs.forecast import JobRow, eta_seconds
 from app.jobs.poll import poll
 from app.jobs.schemas import JobRead
 from app.jobs.stream import event_stream
-from app.paging import Page, PageDep, add_next_link, next_cursor
+from app.paging import Page, PageDep, next_cursor, next_link
 from app.parts import Parts
-from app.preferences import retry_header, wait_seconds
+from app.preferences import retry_after, retry_header, wait_seconds
 from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.ids import JOB
@@ -53,6 +54,12 @@ def progress_headers(job: JobRead, *, waited: int = 0) -> dict[str, str]:
     """When to ask again, and whether we waited as asked."""
     headers = {} if job.status in FINAL else retry_header(job.eta_seconds)
     return headers | ({"Preference-Applied": f"wait={waited}"} if waited else {})
+
+
+def headers_of_page(jobs: Sequence[JobRead]) -> dict[str, str]:
+    """When to ask again for a page of jobs: as soon as for any of them that goes on."""
+    soonest = min((retry_after(job.eta_seconds) for job in jobs if job.status not in FINAL), default=None)
+    return {} if soonest is None else {"Retry-After": str(soonest)}
 
 
 async def headers_of_made(parts: Parts, job: JobRow | None) -> dict[str, str]:
@@ -91,26 +98,26 @@ async def get_job(
     return conditional(described, if_none_match, headers, version=described.version)
 
 
-@router.get("", responses=problems())
+@router.get("", responses=problems(also_304=True) | MADE_BY_JOB, response_model=JobList)
 async def list_jobs(
     caller: ReaderDep,
     session: SessionDep,
     parts: PartsDep,
     page: PageDep,
     request: Request,
-    response: Response,
     *,
     status: Annotated[JobStatus | None, Query()] = None,
     kind: Annotated[JobKind | None, Query()] = None,
     subject_id: SubjectFilterDep = None,
-) -> JobList:
-    """Jobs, newest first."""
+    if_none_match: IfNoneMatchDep = None,
+) -> Response:
+    """Jobs, newest first. Poll them with `If-None-Match`, as one alone."""
     jobs, ids = await service.list_jobs(
         session, parts.forecaster, caller, page, status=status, kind=kind, subject_id=subject_id
     )
     cursor = next_cursor(ids, page)
-    add_next_link(request, response, cursor)
-    return JobList(jobs=jobs, next_cursor=cursor)
+    headers = headers_of_page(jobs) | next_link(request, cursor)
+    return conditional(JobList(jobs=jobs, next_cursor=cursor), if_none_match, headers)
 
 
 EXAMPLE_STREAM = """id: 2

@@ -6,6 +6,7 @@ Pure arithmetic; `app/jobs/forecaster.py` asks the database.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Row
@@ -41,8 +42,9 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """A worker: when it is done with its batch, and whether a batch of the other kind of work is then due."""
+    """A worker: its batch's size, when it is done with it, and whether a batch of the other kind of work is then due."""
 
+    batch_size: int = 1
     free_in: float = 0.0
     other_is_next: bool = False
 
@@ -51,10 +53,14 @@ class Lane:
 class Line:
     """What serves a queue. Jobs of one batch run side by side; batches of two kinds take turns on a worker."""
 
-    batch_size: int
     lanes: Sequence[Lane] = (Lane(),)
-    other_batches: int = 0
+    other_jobs: int = 0
     other_seconds: float = 0.0
+
+    @property
+    def jobs_at_once(self) -> int:
+        """In a batch of each worker."""
+        return sum(lane.batch_size for lane in self.lanes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +99,11 @@ def queue_seconds(ahead: int, pace: Pace, line: Line) -> float | None:
     """Until a batch begins that has room for a job with so many ahead of it."""
     if pace.whole_job is None:
         return None
-    rounds, place = divmod(ahead // line.batch_size, len(line.lanes))
-    lane = sorted(line.lanes, key=lambda lane: lane.free_in)[place]
-    others = min(math.ceil(line.other_batches / len(line.lanes)), rounds + lane.other_is_next)
+    rounds, place = divmod(ahead, line.jobs_at_once)
+    lanes = sorted(line.lanes, key=lambda lane: lane.free_in)
+    filled = accumulate(lane.batch_size for lane in lanes)
+    lane = next(lane for lane, full in zip(lanes, filled, strict=True) if place < full)
+    others = min(math.ceil(line.other_jobs / line.jobs_at_once), rounds + lane.other_is_next)
     return lane.free_in + rounds * pace.whole_job + others * line.other_seconds
 
 

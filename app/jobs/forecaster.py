@@ -4,8 +4,8 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from statistics import median
 from uuid import UUID
@@ -18,7 +18,7 @@ from core.database import AsyncSessions
 from core.lifecycle import GPU_KINDS, PHASES, JobKind, JobStatus, Phase, WorkerRole
 from core.promises import RECENT_JOBS, recently_succeeded
 from core.statements import live_workers, queue_order
-from core.tables import Job
+from core.tables import Job, WorkerProcess
 
 PACE_SECONDS, QUEUE_SECONDS = 5.0, 1.0
 # Reading a very long queue may take this share of the process's time at most.
@@ -40,8 +40,8 @@ class Queue:
 class Forecaster:
     """Knows the pace and the line of each queue. What it knows is a second old at most, or that of a long queue."""
 
-    def __init__(self, sessions: AsyncSessions, *, batch_size: int) -> None:
-        self._sessions, self._batch_size = sessions, batch_size
+    def __init__(self, sessions: AsyncSessions) -> None:
+        self._sessions = sessions
         self._paces: dict[Key, tuple[float, Pace]] = {}
         self._queues: dict[Key, Queue] = {}
         self._reading: dict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -104,36 +104,33 @@ class Forecaster:
         return Queue(ahead=ahead, line=line, read_at=began, stale_at=time.monotonic() + lasts)
 
     async def _line(self, session: AsyncSession, kind: JobKind, base_model: str) -> Line:
-        """Who serves the queue, and what they have before them."""
+        """Who serves the queue, and what they have before them. Where nobody does, a worker with batches of one."""
         if kind not in GPU_KINDS:
-            return Line(batch_size=1)
-        workers = (await session.scalars(live_workers(within=WORKER_SEEN))).all()
-        names = [one.name for one in workers if one.role == WorkerRole.GPU and one.base_model == base_model]
+            return Line()
+        live = (await session.scalars(live_workers(within=WORKER_SEEN))).all()
+        workers = [one for one in live if one.role == WorkerRole.GPU and one.base_model == base_model]
         (other,) = GPU_KINDS - {kind}
         waiting = select(func.count()).where(
             Job.kind == other, Job.base_model == base_model, Job.status == JobStatus.QUEUED
         )
-        other_batches = math.ceil((await session.scalar(waiting) or 0) / self._batch_size)
-        lanes = await self._lanes(session, base_model, names, other)
+        other_jobs = await session.scalar(waiting) or 0
         other_pace = await self.pace(session, other, base_model)
-        return Line(
-            batch_size=self._batch_size,
-            lanes=lanes or [Lane()],
-            other_batches=other_batches,
-            other_seconds=other_pace.whole_job or 0.0,
-        )
+        lanes = await self._lanes(session, base_model, workers, other)
+        return Line(lanes=lanes or [Lane()], other_jobs=other_jobs, other_seconds=other_pace.whole_job or 0.0)
 
-    async def _lanes(self, session: AsyncSession, base_model: str, workers: list[str], other: JobKind) -> list[Lane]:
+    async def _lanes(
+        self, session: AsyncSession, base_model: str, workers: Sequence[WorkerProcess], other: JobKind
+    ) -> list[Lane]:
         """Each worker is busy for as long as the slowest job of its batch."""
-        running = select(Job).where(Job.status == JobStatus.RUNNING, Job.worker.in_(workers))
-        busy: dict[str, Lane] = {}
+        lanes = {worker.name: Lane(batch_size=worker.batch_size) for worker in workers}
+        running = select(Job).where(Job.status == JobStatus.RUNNING, Job.worker.in_(list(lanes)))
         for job in await session.scalars(running):
             assert job.worker is not None
-            pace = await self.pace(session, job.kind, base_model)
+            lane, pace = lanes[job.worker], await self.pace(session, job.kind, base_model)
             left = remaining_share(job, pace.seconds) * (pace.whole_job or 0.0) if pace.seconds else 0.0
-            if job.worker not in busy or left > busy[job.worker].free_in:
-                busy[job.worker] = Lane(free_in=left, other_is_next=job.kind is not other)
-        return [busy.get(name, Lane()) for name in workers]
+            free_in, other_is_next = max((lane.free_in, lane.other_is_next), (left, job.kind is not other))
+            lanes[job.worker] = replace(lane, free_in=free_in, other_is_next=other_is_next)
+        return list(lanes.values())
 
 
 def _forecast(job: JobRow, pace: Pace, queue: Queue) -> Forecast:

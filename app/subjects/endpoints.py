@@ -21,7 +21,7 @@ from app.documented import JOB_HEADERS, MADE_BY_JOB, problems
 from app.jobs.endpoints import accepted_headers, headers_of_made
 from app.jobs.schemas import JobRead
 from app.jobs.service import describe_new
-from app.paging import PageDep, add_next_link, next_cursor
+from app.paging import PageDep, next_cursor, next_link
 from app.subjects import service
 from app.subjects.form import NewSubjectDep
 from app.subjects.schemas import SubjectAndJob, SubjectChange, SubjectList, SubjectRead, request_body
@@ -96,7 +96,7 @@ async def list_subjects(
     """Subjects, newest first."""
     subjects, ids = await service.list_subjects(session, caller, page, client_reference=client_reference)
     cursor = next_cursor(ids, page)
-    add_next_link(request, response, cursor)
+    response.headers.update(next_link(request, cursor))
     return SubjectList(subjects=subjects, next_cursor=cursor)
 
 

@@ -10,7 +10,7 @@ from app.dependencies import AdminDep, PartsDep, RepeatsDep, SessionDep, UnitOfW
 from app.documented import header, problems
 from app.idempotency import replay_headers
 from app.links import webhook_endpoint_path
-from app.paging import PageDep, add_next_link, next_cursor
+from app.paging import PageDep, next_cursor, next_link
 from app.webhooks import service
 from app.webhooks.schemas import (
     DeliveryList,
@@ -73,7 +73,7 @@ async def list_webhook_endpoints(
     rows = await service.list_endpoints(session, caller, page)
     shown = [endpoint_read(row) for row in rows[: page.limit]]
     cursor = next_cursor([row.id for row in rows], page)
-    add_next_link(request, response, cursor)
+    response.headers.update(next_link(request, cursor))
     return WebhookEndpointList(webhook_endpoints=shown, next_cursor=cursor)
 
 
@@ -130,7 +130,7 @@ async def list_webhook_deliveries(
     rows = await service.list_deliveries(session, caller, endpoint_id, page)
     shown = [delivery_read(row) for row in rows[: page.limit]]
     cursor = next_cursor([row.id for row in rows], page)
-    add_next_link(request, response, cursor)
+    response.headers.update(next_link(request, cursor))
     return DeliveryList(deliveries=shown, next_cursor=cursor)
 
 

@@ -1,15 +1,19 @@
-"""The real application on the real servers, and callers with keys."""
+"""The real application on the real servers, on a socket of its own, and callers with keys."""
 
+import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.parts import running
 from core.accounts import Scope, create_account, create_key
 from core.database import Sessions
 from core.settings import Settings
@@ -19,19 +23,52 @@ from tests.factories import make_account
 from tests.worker.conftest import Bench
 
 ALL_SCOPES = [Scope.READ, Scope.SUBJECTS_WRITE, Scope.GENERATIONS_WRITE]
+PATIENCE_SECONDS = 60
 MakeClient = Callable[..., httpx.AsyncClient]
 
 
+# Costly to make, and none of the clients needs it.
+TLS = ssl.create_default_context()
+
+
+class Server(uvicorn.Server):
+    """Beside tests: Ctrl-C is for pytest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(service: FastAPI) -> AsyncIterator[str]:
+    """The address where the application listens, as it does when it is deployed."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = Server(uvicorn.Config(service, log_config=None, timeout_graceful_shutdown=1))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        async with asyncio.timeout(30):
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await task
+
+
 @pytest.fixture(scope="session")
-async def service(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The application, running."""
-    service = create_app(settings)
-    async with running(service.state.parts):
-        yield service
+def service(settings: Settings) -> FastAPI:
+    """The application."""
+    return create_app(settings)
+
+
+@pytest.fixture(scope="session")
+async def address(service: FastAPI) -> AsyncIterator[str]:
+    """Where it runs."""
+    async with serving(service) as address:
+        yield address
 
 
 @pytest.fixture
-async def make_client(service: FastAPI, sync_sessions: Sessions) -> AsyncIterator[MakeClient]:
+async def make_client(service: FastAPI, address: str, sync_sessions: Sessions) -> AsyncIterator[MakeClient]:
     """Makes clients, each with a key; of a new account unless one is given."""
     service.state.parts.forecaster.forget()
     clients: list[httpx.AsyncClient] = []
@@ -40,9 +77,8 @@ async def make_client(service: FastAPI, sync_sessions: Sessions) -> AsyncIterato
         with sync_sessions.begin() as session:
             owner = session.merge(account) if account else make_account(session)
             _, key = create_key(session, owner, scopes=scopes, actor="test")
-        transport = httpx.ASGITransport(service, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}", **headers}
-        clients.append(httpx.AsyncClient(transport=transport, base_url="http://hdb.test", headers=headers))
+        clients.append(httpx.AsyncClient(base_url=address, headers=headers, timeout=PATIENCE_SECONDS, verify=TLS))
         return clients[-1]
 
     yield make

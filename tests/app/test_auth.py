@@ -17,7 +17,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer ", "Bearer hdb_live_guess", "Basic abc", f"Bearer {'x' * 9999}"]
+    "header", ["", "Bearer", "Bearer  ,", "Bearer hdb_live_guess", "Basic abc", f"Bearer {'x' * 9999}"]
 )
 async def test_without_a_key_of_ours_nothing_is_told(client: httpx.AsyncClient, header: str) -> None:
     answer = await client.get("/v1/jobs", headers={"Authorization": header})

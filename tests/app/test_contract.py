@@ -6,12 +6,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from app.limits import RequestLimiter
+from core.settings import Settings
 from core.tables import ApiKey, Job, Upload
 from tests.app.conftest import submit
+from tests.app.test_health import another_service
 from tests.factories import photo_bytes
 
 POLICY = re.compile(r'"requests";q=\d+;w=60')
@@ -180,6 +182,22 @@ async def test_traces_reach_the_job(client: httpx.AsyncClient, db: Session) -> N
     answer = await submit(client, photo_bytes(), headers={"Traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
     assert answer.headers["Traceparent"].split("-")[1] == trace
     assert trace in str(db.scalars(select(Job.traceparent)).one())
+
+
+async def test_times_are_in_utc_wherever_the_database_is(
+    client: httpx.AsyncClient, settings: Settings, db: Session
+) -> None:
+    path = (await submit(client, photo_bytes())).headers["Location"]
+    database = db.scalar(select(func.current_database()))
+    db.execute(text(f"ALTER DATABASE \"{database}\" SET timezone = 'Asia/Tokyo'"))
+    db.commit()
+    try:
+        async with another_service(settings) as elsewhere:
+            job = (await elsewhere.get(path, headers={"Authorization": client.headers["Authorization"]})).json()
+    finally:
+        db.execute(text(f'ALTER DATABASE "{database}" RESET timezone'))
+        db.commit()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", job["created_at"])
 
 
 async def test_holding_an_answer_is_confirmed(client: httpx.AsyncClient) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -8,12 +10,13 @@ from app.limits import RequestLimiter
 from app.middleware import RequestContext
 from app.request_metrics import RequestMetrics
 from core.errors import FAILURE_TITLES, AppError, FailureCode
+from tests.app.conftest import TLS, serving
 
 ERRORS = error_classes()
 
 
-@pytest.fixture
-def failing() -> httpx.AsyncClient:
+@pytest.fixture(scope="module")
+async def failing() -> AsyncIterator[httpx.AsyncClient]:
     """An application with our error rendering, and a path for each error."""
     service, router = FastAPI(), APIRouter()
 
@@ -29,7 +32,8 @@ def failing() -> httpx.AsyncClient:
     add_error_responses(service)
     service.state.limiter = RequestLimiter(per_minute=100)
     service.add_middleware(RequestContext, metrics=RequestMetrics(), limiter=service.state.limiter)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://hdb.test")
+    async with serving(service) as address, httpx.AsyncClient(base_url=address, verify=TLS) as client:
+        yield client
 
 
 def all_subclasses(error: type[AppError]) -> set[type[AppError]]:

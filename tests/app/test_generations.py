@@ -171,6 +171,17 @@ async def test_an_idempotency_key_makes_one_generation(client: httpx.AsyncClient
     assert db.query(Generation).count() == 1
 
 
+async def test_what_was_deleted_since_is_not_given_again(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    key = {"Idempotency-Key": "k"}
+    asked = await client.post(path, json={"prompt": "a"}, headers=key)
+    await client.delete(asked.json()["generation"]["links"]["self"])
+    deleted = await client.post(path, json={"prompt": "a"}, headers=key)
+    db.query(Generation).delete()  # as the sweeper does
+    db.commit()
+    swept = await client.post(path, json={"prompt": "a"}, headers=key)
+    assert [(each.status_code, each.json()["code"]) for each in (deleted, swept)] == [(404, "not_found")] * 2
+
+
 async def test_a_deleted_generation_is_gone_and_its_job_ends(client: httpx.AsyncClient, path: str) -> None:
     asked = (await client.post(path, json={"prompt": "a"})).json()
     itself = asked["generation"]["links"]["self"]

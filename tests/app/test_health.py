@@ -7,12 +7,11 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.parts import running
 from core.lifecycle import WorkerRole
 from core.queue import configure_queue
 from core.settings import Settings
 from core.statements import report_alive
-from tests.app.conftest import submit
+from tests.app.conftest import TLS, serving, submit
 from tests.factories import photo_bytes
 
 
@@ -28,12 +27,8 @@ def closed_port() -> int:
 async def another_service(settings: Settings, **changed: str) -> AsyncIterator[httpx.AsyncClient]:
     """The application with some of its servers elsewhere."""
     service = create_app(Settings.model_validate(settings.model_dump() | changed))
-    transport = httpx.ASGITransport(service, raise_app_exceptions=False)
     try:
-        async with (
-            running(service.state.parts),
-            httpx.AsyncClient(transport=transport, base_url="http://hdb.test") as client,
-        ):
+        async with serving(service) as address, httpx.AsyncClient(base_url=address, timeout=60, verify=TLS) as client:
             yield client
     finally:
         configure_queue(settings)

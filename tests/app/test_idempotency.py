@@ -2,7 +2,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import httpx
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app.idempotency import LOCK_SPACE, fingerprint
@@ -75,6 +75,15 @@ async def test_an_expired_record_gives_way(client: httpx.AsyncClient, db: Sessio
     again = await submit(client, photo_bytes(), headers=KEY)
     assert "Idempotency-Replayed" not in again.headers
     assert count_jobs(db) == 2
+
+
+async def test_a_job_that_is_no_longer_kept_gives_way(client: httpx.AsyncClient, db: Session) -> None:
+    await submit(client, photo_bytes(), headers=KEY)
+    db.execute(delete(Job))
+    db.commit()
+    again = await submit(client, photo_bytes(), headers=KEY)
+    assert (again.status_code, "Idempotency-Replayed" in again.headers) == (202, False)
+    assert count_jobs(db) == 1
 
 
 def test_parts_of_a_fingerprint_do_not_run_together() -> None:

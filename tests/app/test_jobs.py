@@ -219,6 +219,33 @@ async def test_jobs_are_listed_by_status_and_kind(client: httpx.AsyncClient, db:
     assert (await client.get("/v1/jobs", params={"status": "gone"})).json()["errors"][0]["pointer"] == "?status"
 
 
+async def test_an_unchanged_page_costs_no_body_and_no_quota(client: httpx.AsyncClient, db: Session, path: str) -> None:
+    asked = {"status": ["queued"], "limit": ["1"]}
+    first = await client.get("/v1/jobs", params=asked)
+    seen = {"If-None-Match": first.headers["ETag"]}
+    again, once_more = [await client.get("/v1/jobs", params=asked, headers=seen) for _ in range(2)]
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert again.headers["RateLimit"].split(";")[1] == once_more.headers["RateLimit"].split(";")[1]
+
+    await submit(client, photo_bytes())
+    grown = await client.get("/v1/jobs", params=asked, headers=seen)
+    assert (grown.status_code, 'rel="next"' in grown.headers["Link"]) == (200, True)
+    seen = {"If-None-Match": grown.headers["ETag"]}
+    assert (await client.get("/v1/jobs", params=asked, headers=seen)).headers["Link"] == grown.headers["Link"]
+    claim(db)
+    changed = await client.get("/v1/jobs", headers=seen)
+    assert (changed.status_code, len(changed.json()["jobs"])) == (200, 2)
+
+
+async def test_a_page_says_when_to_ask_again_as_long_as_a_job_on_it_goes_on(
+    client: httpx.AsyncClient, db: Session, path: str
+) -> None:
+    waiting = await client.get("/v1/jobs")
+    finish(db, claim(db))
+    ended = await client.get("/v1/jobs")
+    assert [each.headers.get("Retry-After") for each in (waiting, ended)] == ["2", None]
+
+
 async def test_a_job_is_its_accounts_alone(make_client: MakeClient, path: str) -> None:
     stranger = make_client()
     assert (await stranger.get(path)).status_code == 404

@@ -1,48 +1,28 @@
-"""Server-Sent Events, over a socket: httpx's in-process transport does not stream."""
+"""Server-Sent Events, of two replicas: nothing is shared but the database."""
 
 import asyncio
 import json
-import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from sqlalchemy.orm import Session
 
+from app.jobs.stream import PING_SECONDS
 from app.main import create_app
 from core.lifecycle import JobStatus, Phase
 from core.settings import Settings
-from tests.app.conftest import MakeClient, submit
+from tests.app.conftest import TLS, MakeClient, serving, submit
 from tests.app.worker_role import claim, finish, progress
 from tests.factories import photo_bytes
-
-# Costly to make, and none of the clients needs it.
-TLS = ssl.create_default_context()
-
-
-@asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
-    """Another process of the API would do the same: nothing is shared but the database."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        async with asyncio.timeout(30):
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await task
 
 
 @pytest.fixture(scope="module")
 async def replicas(settings: Settings) -> AsyncIterator[tuple[str, str]]:
     """Two of them."""
-    async with serving(settings) as one, serving(settings) as other:
+    async with serving(create_app(settings)) as one, serving(create_app(settings)) as other:
         yield one, other
 
 
@@ -103,6 +83,24 @@ async def test_the_stream_of_a_job_that_has_ended_ends(
     finish(db, claim(db))
     async with events_of(client, replicas[0], path) as events:
         assert [event["status"] async for event in events] == ["queued", "running", "succeeded"]
+
+
+async def test_a_stream_without_news_is_kept_open_by_pings(
+    client: httpx.AsyncClient, db: Session, replicas: tuple[str, str], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PING_SECONDS == 15
+    monkeypatch.setattr("app.jobs.stream.PING_SECONDS", 0.05)
+    headers = {"Authorization": client.headers["Authorization"]}
+    async with (
+        asyncio.timeout(120),
+        httpx.AsyncClient(base_url=replicas[0], headers=headers, verify=TLS) as phone,
+        phone.stream("GET", f"{path}/events") as answer,
+    ):
+        lines = answer.aiter_lines()
+        told = [await anext(lines) for _ in range(8)]
+        assert told[4:8] == [": ping", "", ": ping", ""]
+        finish(db, claim(db))
+        assert [line for line in [line async for line in lines] if line.startswith("id")] == ["id: 2", "id: 3"]
 
 
 async def test_many_streams_share_few_connections(

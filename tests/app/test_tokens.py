@@ -13,7 +13,7 @@ async def phone_with(client: httpx.AsyncClient, **asked: object) -> httpx.AsyncC
     made = await client.post("/v1/tokens", json=asked)
     assert made.status_code == 201
     headers = {"Authorization": f"Bearer {made.json()['token']}"}
-    return httpx.AsyncClient(transport=client._transport, base_url="http://hdb.test", headers=headers)
+    return httpx.AsyncClient(transport=client._transport, base_url=client.base_url, headers=headers)
 
 
 async def test_a_token_makes_one_subject_and_sees_no_other(client: httpx.AsyncClient) -> None:

@@ -75,6 +75,18 @@ async def test_what_phones_sent_is_left_to_the_sweeper_at_once(client: httpx.Asy
     assert row.expires_at <= row.used_at
 
 
+async def test_what_is_put_there_after_its_use_changes_nothing(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore
+) -> None:
+    upload = await new_upload(client)
+    await put(upload)
+    await client.post("/v1/subjects", json={"upload_ids": [upload["id"]]} | CONSENT)
+    (key,) = db.scalars(select(Subject.photo_keys)).one()
+    used = store.get(key)
+    assert await put(upload, bytes(len(PHOTO))) == 200
+    assert store.get(key) == used
+
+
 async def test_nothing_uploaded_yet_can_be_repeated(client: httpx.AsyncClient) -> None:
     upload = await new_upload(client)
     asked = {"upload_ids": [upload["id"]]} | CONSENT

@@ -51,6 +51,22 @@ def test_every_call_is_explained(method: str, path: str) -> None:
     assert f"`{method} {path}`" in (DOCS / "api.md").read_text()
 
 
+def shown_calls() -> set[tuple[str, str]]:
+    """The calls of this service that the page makes with curl, with `{}` where ids are."""
+    calls = set()
+    for words in re.findall(r"^curl (.+)$", (DOCS / "api.md").read_text(), re.MULTILINE):
+        method = re.search(r"-X (\w+)", words)
+        sends = re.search(r"--json|-F ", words)
+        if path := re.search(r"\$HDB(/[^\s\"?]*)", words):
+            verb = method[1] if method else "POST" if sends else "GET"
+            calls.add((verb, re.sub(r"[a-z]{3}_\.\.\.", "{}", path[1])))
+    return calls
+
+
+def test_every_call_is_shown_with_curl_and_no_other() -> None:
+    assert shown_calls() == {(method, re.sub(r"\{\w+\}", "{}", path)) for method, path in OPERATIONS}
+
+
 def bodies(method: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """What a call takes and gives as JSON, or as a form."""
     operation = DOCUMENT["paths"][path][method.lower()]
