@@ -1,5 +1,8 @@
 """`hdb accounts` and `hdb keys`: who may call."""
 
+import getpass
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +25,7 @@ from core.accounts import (
     find_account,
     list_accounts,
     list_keys,
+    record,
     revoke_key,
     rotate_key,
 )
@@ -30,7 +34,6 @@ from core.ids import ACCOUNT, API_KEY, decode_id, encode_id
 from core.settings import Settings
 from core.tables import ApiKey
 
-ACTOR = "hdb"
 accounts = typer.Typer(no_args_is_help=True, help="Make and list accounts.")
 keys = typer.Typer(no_args_is_help=True, help="Make, list, replace and revoke API keys.")
 
@@ -44,7 +47,7 @@ HERE = Path(".hdb")
 def create_account_command(name: AccountName, directory: Directory = HERE) -> None:
     """Make an account."""
     with _transaction(directory) as session:
-        account = create_account(session, name, actor=ACTOR)
+        account = create_account(session, name, actor=actor())
         say(f"{encode_id(ACCOUNT, account.id)}  {name}")
 
 
@@ -52,6 +55,7 @@ def create_account_command(name: AccountName, directory: Directory = HERE) -> No
 def list_accounts_command(directory: Directory = HERE) -> None:
     """List the accounts, oldest first."""
     with _transaction(directory) as session:
+        record(session, actor(), "accounts.list")
         for account in list_accounts(session):
             say(f"{encode_id(ACCOUNT, account.id)}  {account.name}")
 
@@ -71,7 +75,7 @@ def create_key_command(
             session,
             owner,
             scopes=scope or [Scope.ADMIN],
-            actor=ACTOR,
+            actor=actor(),
             expires_at=expires_at,
             environment=Settings().environment,
         )
@@ -82,7 +86,9 @@ def create_key_command(
 def list_keys_command(account: AccountName, directory: Directory = HERE) -> None:
     """List an account's keys: id, beginning, scopes, state."""
     with _transaction(directory) as session:
-        for key in list_keys(session, find_account(session, account)):
+        owner = find_account(session, account)
+        record(session, actor(), "keys.list", owner.id)
+        for key in list_keys(session, owner):
             say(f"{encode_id(API_KEY, key.id)}  {key.hint}  {','.join(key.scopes)}  {_state(key)}")
 
 
@@ -95,7 +101,7 @@ def rotate_key_command(
     """Make a key with the same scopes; the old one ends after the overlap."""
     with _transaction(directory) as session:
         overlap, environment = timedelta(hours=overlap_hours), Settings().environment
-        _, text = rotate_key(session, _key_id(key), overlap=overlap, actor=ACTOR, environment=environment)
+        _, text = rotate_key(session, _key_id(key), overlap=overlap, actor=actor(), environment=environment)
         say(text)
 
 
@@ -103,8 +109,17 @@ def rotate_key_command(
 def revoke_key_command(key: KeyId, directory: Directory = HERE) -> None:
     """The key stops working at once."""
     with _transaction(directory) as session:
-        revoked = revoke_key(session, _key_id(key), actor=ACTOR)
+        revoked = revoke_key(session, _key_id(key), actor=actor())
         say(f"{encode_id(API_KEY, revoked.id)}  {_state(revoked)}")
+
+
+def actor() -> str:
+    """Who runs the command, for the audit log."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id needs no entry in /etc/passwd
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def known_settings(directory: Path) -> Settings:

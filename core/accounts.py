@@ -59,7 +59,7 @@ def create_account(session: Session, name: str, *, actor: str) -> Account:
     account = Account(name=name)
     session.add(account)
     session.flush()
-    _record(session, actor, "accounts.create", account.id, name=name)
+    record(session, actor, "accounts.create", account.id, name=name)
     return account
 
 
@@ -97,7 +97,7 @@ def create_key(
     )
     session.add(key)
     session.flush()
-    _record(session, actor, "keys.create", account.id, key=encode_id(API_KEY, key.id), scopes=key.scopes)
+    record(session, actor, "keys.create", account.id, key=encode_id(API_KEY, key.id), scopes=key.scopes)
     return key, text
 
 
@@ -110,13 +110,14 @@ def list_keys(session: Session, account: Account) -> list[ApiKey]:
 def rotate_key(
     session: Session, key_id: UUID, *, overlap: timedelta, actor: str, environment: Environment = Environment.LIVE
 ) -> tuple[ApiKey, str]:
-    """A key with the same scopes; the old one works on for a while, so that no caller is cut off."""
+    """A key with the same scopes; the old one works on for a while, if it still did, so that no caller is cut off."""
     old = _key(session, key_id)
     account = session.get_one(Account, old.account_id)
     scopes = [Scope(scope) for scope in old.scopes]
     new, text = create_key(session, account, scopes=scopes, actor=actor, environment=environment)
-    old.expires_at = datetime.now(UTC) + overlap
-    _record(session, actor, "keys.rotate", account.id, old=encode_id(API_KEY, old.id), new=encode_id(API_KEY, new.id))
+    ends_at = datetime.now(UTC) + overlap
+    old.expires_at = min(old.expires_at or ends_at, ends_at)
+    record(session, actor, "keys.rotate", account.id, old=encode_id(API_KEY, old.id), new=encode_id(API_KEY, new.id))
     return new, text
 
 
@@ -127,7 +128,7 @@ def revoke_key(session: Session, key_id: UUID, *, actor: str) -> ApiKey:
         update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
     )
     session.refresh(key)
-    _record(session, actor, "keys.revoke", key.account_id, key=encode_id(API_KEY, key.id))
+    record(session, actor, "keys.revoke", key.account_id, key=encode_id(API_KEY, key.id))
     return key
 
 
@@ -138,6 +139,8 @@ def _key(session: Session, key_id: UUID) -> ApiKey:
     return key
 
 
-def _record(session: Session, actor: str, action: str, account_id: UUID, **details: object) -> None:
-    details["account"] = encode_id(ACCOUNT, account_id)
+def record(session: Session, actor: str, action: str, account_id: UUID | None = None, **details: object) -> None:
+    """Write into the audit log who did what; never a key."""
+    if account_id is not None:
+        details["account"] = encode_id(ACCOUNT, account_id)
     session.add(AuditEntry(actor=actor, action=action, account_id=account_id, details=details))

@@ -1,6 +1,7 @@
 """`hdb accounts` and `hdb keys`, against the real database."""
 
 import signal
+import socket
 
 import pytest
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from cli.main import app
 from core.accounts import hash_key
 from core.database import Sessions
 from core.settings import Settings
-from core.tables import ApiKey
+from core.tables import ApiKey, AuditEntry
 
 runner = CliRunner()
 
@@ -65,6 +66,32 @@ def test_rotation_shows_a_new_key_and_ends_the_old_one_later() -> None:
         line.split()[-1] if "active" in line else "until" for line in hdb("keys", "list", "ada").stdout.splitlines()
     ]
     assert states == ["until", "active"]
+
+
+def test_every_use_is_in_the_audit_log_with_who_it_was(
+    sync_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "grace")
+    hdb("accounts", "create", "ada")
+    key = hdb("keys", "create", "ada").stdout.strip()
+    key_id = hdb("keys", "list", "ada").stdout.split()[0]
+    rotated = hdb("keys", "rotate", key_id).stdout.strip()
+    hdb("keys", "revoke", key_id)
+    hdb("accounts", "list")
+    with sync_sessions() as session:
+        entries = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
+    assert [entry.action for entry in entries] == [
+        "accounts.create",
+        "keys.create",
+        "keys.list",
+        "keys.create",
+        "keys.rotate",
+        "keys.revoke",
+        "accounts.list",
+    ]
+    assert {entry.actor for entry in entries} == {f"grace@{socket.gethostname()}"}
+    told = str([entry.details for entry in entries])
+    assert (key in told, rotated in told) == (False, False)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,16 @@ def test_a_rotated_key_works_on_for_the_overlap(sync_session: Session, account: 
     assert timedelta(minutes=55) < old.expires_at - datetime.now(UTC) < timedelta(minutes=65)
 
 
+@pytest.mark.parametrize("left", [timedelta(hours=-1), timedelta(minutes=5)])
+def test_a_rotation_gives_an_old_key_no_more_time_than_it_had(
+    sync_session: Session, account: Account, left: timedelta
+) -> None:
+    ends_at = datetime.now(UTC) + left
+    old, _ = create_key(sync_session, account, scopes=[Scope.READ], actor="test", expires_at=ends_at)
+    rotate_key(sync_session, old.id, overlap=timedelta(hours=24), actor="test")
+    assert old.expires_at == ends_at
+
+
 def test_revoking_twice_keeps_the_first_time(sync_session: Session, account: Account) -> None:
     row, _ = create_key(sync_session, account, scopes=[Scope.READ], actor="test")
     first = revoke_key(sync_session, row.id, actor="test").revoked_at
