@@ -17,6 +17,7 @@ import httpcore
 from core.addresses import is_public
 
 SECONDS = 15
+MAX_ANSWER_BYTES = 65_536
 
 
 class ForbiddenAddress(httpcore.ConnectError):
@@ -34,7 +35,7 @@ class Answer:
 def post(
     url: str, headers: Mapping[bytes | str, bytes | str], body: bytes, *, allow_private: bool, seconds: float = SECONDS
 ) -> Answer:
-    """Send once. The status alone counts; a body, however long, is not read."""
+    """Send once. The status alone counts: a body is not read, and more than 64 kB before it are too many."""
     backend = GuardedBackend(allow_private=allow_private, deadline=time.monotonic() + seconds)
     try:
         with (
@@ -79,14 +80,20 @@ class GuardedBackend(httpcore.NetworkBackend):
 
 
 class _DeadlineStream(httpcore.NetworkStream):
-    """A byte now and then would keep a plain time-out from ever striking."""
+    """A byte now and then would keep a plain time-out from ever striking, and an answer may have no end."""
+
+    _taken = 0
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline))
+        received = self._stream.read(max_bytes, _left(self._deadline))
+        self._taken += len(received)
+        if self._taken > MAX_ANSWER_BYTES:
+            raise httpcore.ReadError("the receiver answered more than 64 kB")
+        return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, _left(self._deadline))

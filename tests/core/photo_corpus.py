@@ -92,6 +92,31 @@ def bomb(side: int = 12_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
 
 
+def bombs() -> dict[str, bytes]:
+    """Small files of every format whose headers promise 144 megapixels, and one that promises a long text."""
+    side = 12_000
+    tall, wide = struct.pack(">HH", HEIGHT, WIDTH), struct.pack(">II", WIDTH, HEIGHT)
+    text = b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9)
+    png = encoded(corners(), "PNG")
+    return {
+        "PNG": bomb(side),
+        "JPEG": _patched(encoded(corners(), "JPEG"), tall, struct.pack(">HH", side, side)),
+        "WEBP": _patched(encoded(corners(), "WEBP"), struct.pack("<HH", WIDTH, HEIGHT), struct.pack("<HH", side, side)),
+        "HEIF": _patched(encoded(corners(), "HEIF"), b"ispe\0\0\0\0" + wide, _ispe(side)),
+        "AVIF": _patched(encoded(corners(), "AVIF"), b"ispe\0\0\0\0" + wide, _ispe(side)),
+        "PNG with a text of 100 MB": png[:33] + _chunk(b"zTXt", text) + png[33:],
+    }
+
+
+def _ispe(side: int) -> bytes:
+    return b"ispe\0\0\0\0" + struct.pack(">II", side, side)
+
+
+def _patched(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert content.count(old) == 1
+    return content.replace(old, new)
+
+
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
@@ -125,6 +150,7 @@ def polyglots() -> dict[str, bytes]:
     return {
         "jpeg and zip": jpeg + not_pictures()["zip"],
         "jpeg and html": jpeg + not_pictures()["html"],
+        "jpeg and svg": jpeg + not_pictures()["svg"],
         "png and pdf": encoded(corners(), "PNG") + not_pictures()["pdf"],
     }
 

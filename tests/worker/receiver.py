@@ -81,8 +81,18 @@ def _flood(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
         return
 
 
+def _chat(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
+    """Headers without end."""
+    handler.send_response(200)
+    try:
+        while not told.done.is_set():
+            handler.wfile.write(b"X-More: " + b"x" * 1000 + b"\r\n")
+    except OSError:
+        return
+
+
 def _hang_up(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
     handler.connection.close()
 
 
-BEHAVIOURS = {"answer": _answer, "drip": _drip, "flood": _flood, "hang up": _hang_up}
+BEHAVIOURS = {"answer": _answer, "drip": _drip, "flood": _flood, "chat": _chat, "hang up": _hang_up}

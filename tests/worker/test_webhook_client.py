@@ -68,6 +68,13 @@ def test_an_endless_answer_is_not_read() -> None:
         assert post(told.url, {}, b"{}", allow_private=True, seconds=5).status == 200
 
 
+def test_more_than_64_kb_of_headers_are_an_error() -> None:
+    with receiver() as told:
+        told.behaviour = "chat"
+        answer = post(told.url, {}, b"{}", allow_private=True, seconds=5)
+    assert (answer.status, answer.error) == (None, "ReadError: the receiver answered more than 64 kB")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "ftp://receiver.example/", "http:///nowhere"])
 def test_what_can_not_be_reached_is_an_answer_too(url: str) -> None:
     assert post(url, {}, b"{}", allow_private=True, seconds=2).status is None
