@@ -100,6 +100,7 @@ def bombs() -> dict[str, bytes]:
     png = encoded(corners(), "PNG")
     return {
         "PNG": bomb(side),
+        "PNG of 64 megapixels": bomb(8_000),
         "JPEG": _patched(encoded(corners(), "JPEG"), tall, struct.pack(">HH", side, side)),
         "WEBP": _patched(encoded(corners(), "WEBP"), struct.pack("<HH", WIDTH, HEIGHT), struct.pack("<HH", side, side)),
         "HEIF": _patched(encoded(corners(), "HEIF"), b"ispe\0\0\0\0" + wide, _ispe(side)),
