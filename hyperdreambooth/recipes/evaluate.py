@@ -31,6 +31,7 @@ from hyperdreambooth.recipes.sheets import save_sheet
 from hyperdreambooth.recipes.style_probe import StyleProbe
 
 PHOTO_SUBJECTS = ("a woman", "a man", "a young woman", "an old man", "a face", "a person")
+SHEET_STYLES = (Style.PENCIL_SKETCH, Style.CARTOON, Style.OIL_PAINTING, Style.POP_ART)
 GROUP = 8  # the right photo has to be found among so many
 
 
@@ -130,14 +131,8 @@ def identity_figures(
     figures["renders of strangers, cosine"] = float(np.mean(strangers(targets)))
     sheet = [*selfies, *others]
     for name, wishes in rows(networks.config).items():
-        outcomes = personalize([[selfie] for selfie in selfies], networks, wishes, seeds=range(len(selfies)))
-        adapters = [outcome for outcome in outcomes if isinstance(outcome, Adapter)]
-        assert len(adapters) == len(selfies), "a rendered selfie was refused"
-        drawn = []
-        for number in range(config.pictures_each):
-            seeds = range(1000 * number, 1000 * number + len(adapters))
-            prompts = ["a photo of a {subject}"] * len(adapters)
-            drawn.append(generate(networks, adapters, prompts, seeds=seeds, config=networks.config.sample))
+        adapters = personalised(networks, selfies, wishes)
+        drawn = [draw_in(Style.PHOTO, networks, adapters, first_seed=1000 * n) for n in range(config.pictures_each)]
         matches = [match(judges.embed(pictures), targets) for pictures in drawn]
         figures[f"{name}, right photo of {GROUP}"] = float(np.mean([top for top, _ in matches]))
         figures[f"{name}, cosine"] = float(np.mean([cosine for _, cosine in matches]))
@@ -145,7 +140,7 @@ def identity_figures(
         figures[f"{name}, face found"] = float(np.mean(found))
         sheet += drawn[0]
         if name == "personalised":
-            sheet += styled_sheet(networks, adapters)
+            sheet += [picture for style in SHEET_STYLES for picture in draw_in(style, networks, adapters)]
     save_sheet(sheet, config.work / "evaluate-people.png", columns=len(selfies))
     return figures
 
@@ -156,12 +151,19 @@ def rows(config: PersonalizeConfig) -> dict[str, PersonalizeConfig]:
     return {"prediction alone": replace(config, finetune=no_steps), "personalised": config}
 
 
-def styled_sheet(networks: Networks, adapters: list[Adapter]) -> list[Image.Image]:
-    pictures = []
-    for style in (Style.PENCIL_SKETCH, Style.CARTOON, Style.OIL_PAINTING, Style.POP_ART):
-        prompts = [STYLE_PHRASES[style][0].format("a {subject}")] * len(adapters)
-        pictures += generate(networks, adapters, prompts, seeds=range(len(adapters)), config=networks.config.sample)
-    return pictures
+def personalised(networks: Networks, selfies: list[Image.Image], wishes: PersonalizeConfig) -> list[Adapter]:
+    """One adapter for each rendered person."""
+    outcomes = personalize([[selfie] for selfie in selfies], networks, wishes, seeds=range(len(selfies)))
+    adapters = [outcome for outcome in outcomes if isinstance(outcome, Adapter)]
+    assert len(adapters) == len(selfies), "a rendered selfie was refused"
+    return adapters
+
+
+def draw_in(style: Style, networks: Networks, adapters: list[Adapter], *, first_seed: int = 0) -> list[Image.Image]:
+    """A picture of each person in one style. The seed decides on the pose."""
+    prompts = [STYLE_PHRASES[style][0].format("a {subject}")] * len(adapters)
+    seeds = range(first_seed, first_seed + len(adapters))
+    return generate(networks, adapters, prompts, seeds=seeds, config=networks.config.sample)
 
 
 def match(pictures: list[Array | None], photos: list[Array | None]) -> tuple[float, float]:

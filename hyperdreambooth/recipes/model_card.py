@@ -44,6 +44,10 @@ Measured by `python -m hyperdreambooth.recipes.evaluate`, with judges that took 
 SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table. How the shipped
 weights came about is told in `HISTORY.md`.
 
+For eyes of your own, `python -m hyperdreambooth.recipes.blind --out FOLDER` writes a blind trial about people whom
+nobody trained on: which drawing is of whom, and which style is which. Fill in its `answers.json`; `--grade FOLDER`
+then counts what is right.
+
 | figure | value |
 |---|---|
 {figures}
