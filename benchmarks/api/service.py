@@ -33,6 +33,7 @@ from core.storage import ObjectStore
 from core.tables import Account, Job
 from migrations.upgrade import upgrade
 
+BARE_APP = "benchmarks.api.bare:create_bare_app"
 START_SECONDS = 600
 POLL_SECONDS = 0.1
 # What callers may ask for is not what is measured.
@@ -76,11 +77,11 @@ def measured_service() -> Iterator[Measured]:
             os.environ | UNLIMITED | _variables(settings) | {JOB: str(job_id), BODY: str(folder / "body.json")}
         )
         api_port, bare_port = free_ports(2)
-        api = stack.enter_context(_uvicorn("app.main:create_app", api_port, environment))
+        api = stack.enter_context(_uvicorn("app.main:create_app", api_port, environment, log=folder / "api.log"))
         job_path = f"/v1/jobs/{encode_id(JOB_PREFIX, job_id)}"
         answer = httpx.get(f"http://127.0.0.1:{api_port}{job_path}", headers={"Authorization": f"Bearer {key}"})
         (folder / "body.json").write_bytes(answer.raise_for_status().content)
-        bare = stack.enter_context(_uvicorn("benchmarks.api.bare:create_bare_app", bare_port, environment))
+        bare = stack.enter_context(_uvicorn(BARE_APP, bare_port, environment, log=folder / "bare.log"))
         yield Measured(
             api=f"http://127.0.0.1:{api_port}",
             bare=f"http://127.0.0.1:{bare_port}",
@@ -152,9 +153,12 @@ def _variables(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def _uvicorn(factory: str, port: int, environment: dict[str, str]) -> Iterator[psutil.Process]:
+def _uvicorn(factory: str, port: int, environment: dict[str, str], *, log: Path) -> Iterator[psutil.Process]:
+    """Its log lines go into a file: the benchmark's own output is the figures."""
     listen = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    process = subprocess.Popen([sys.executable, "-m", "uvicorn", "--factory", factory, *listen], env=environment)
+    command = [sys.executable, "-m", "uvicorn", "--factory", factory, *listen]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     with _ended(process):
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -162,7 +166,7 @@ def _uvicorn(factory: str, port: int, environment: dict[str, str]) -> Iterator[p
                 httpx.get(f"http://127.0.0.1:{port}/livez")
                 break
             except httpx.TransportError:
-                assert process.poll() is None, f"{factory} ended"
+                assert process.poll() is None, log.read_text()[-2000:]
                 assert time.monotonic() < deadline, f"{factory} did not answer"
                 time.sleep(POLL_SECONDS)
         yield psutil.Process(process.pid)

@@ -1,7 +1,7 @@
 """The benchmark of the API, in small: its figures mean nothing here, but that it runs does."""
 
+import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +12,24 @@ from benchmarks.api.__main__ import measure, table
 from benchmarks.api.cpu import own_cpu_seconds
 from benchmarks.api.latency import percentile
 from benchmarks.api.plan import SMALL
-from benchmarks.api.service import Measured, measured_service, selfie
+from benchmarks.api.service import measured_service, selfie
 from tests.fakes import FOLDER
 
-
-@pytest.fixture
-def measured(tmp_path: Path) -> Iterator[Measured]:
-    """The real service, with a worker that needs no networks."""
-    with measured_service() as measured:
-        environment = measured.environment | {FOLDER: str(tmp_path)}
-        yield replace(measured, environment=environment, worker="tests.worker.worker_with_fake_engine")
+QUICK_WORKER = "tests.worker.worker_with_fake_engine"  # needs no networks
 
 
 @pytest.mark.slow
-def test_a_small_run_has_every_figure(measured: Measured) -> None:
-    result = measure(measured, SMALL)
+def test_a_small_run_has_every_figure_and_prints_nothing_else(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with measured_service() as measured:
+        environment = measured.environment | {FOLDER: str(tmp_path)}
+        result = measure(replace(measured, environment=environment, worker=QUICK_WORKER), SMALL)
+    printed, complaints = capfd.readouterr()
+    assert ([json.loads(line) for line in printed.splitlines()], complaints) == (
+        [{name: value} for name, value in result.items()],
+        "",
+    )
     ratios, starts = result["ratios"], result["submit_to_start_ms"]
     assert set(ratios) == {"poll_304", "poll_body", "create"}
     assert all(ratio > 0.1 for ratio in ratios.values())
