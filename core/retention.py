@@ -1,5 +1,6 @@
 """What must be deleted and when, as statements: photos, pictures, old jobs, and everything of an erased subject."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
@@ -115,6 +116,11 @@ def hide_subject(subject_id: UUID) -> Update:
         .where(Subject.id == subject_id)
         .values(erased_at=func.coalesce(Subject.erased_at, NOW), adapter_id=None)
     )
+
+
+def erased_among(subject_ids: Collection[UUID]) -> Select[UUID]:
+    """Who of them is gone."""
+    return select(Subject.id).where(Subject.id.in_(list(subject_ids)), Subject.erased_at.is_not(None))
 
 
 def erase_rows(subject_id: UUID) -> tuple[Delete | Update, ...]:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     acceleration: Acceleration = Field(
         Acceleration.NONE, description="`compile`: compiled transformer blocks, channels_last. On a GPU only."
     )
-    batch_size: int = Field(4, gt=0, description="At most this many jobs are claimed and run as one batch.")
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="So many jobs at most are claimed and run as one batch; `auto`: each worker measures it."
+    )
 
     lease_seconds: Seconds = Field(60, description="How long a silent worker keeps its jobs.")
     sweep_seconds: Seconds = Field(5, description="How often the sweeper looks.")

@@ -265,7 +265,7 @@ def add_images(rows: Sequence[Mapping[str, Any]]) -> Insert:
     return insert(GeneratedImage).values(rows)
 
 
-def report_alive(
+def report_alive(  # noqa: PLR0913 - a column each
     name: str,
     role: WorkerRole,
     *,
@@ -273,13 +273,15 @@ def report_alive(
     base_model: str | None = None,
     base_model_hash: str | None = None,
     has_hypernetwork: bool = False,
+    batch_size: int = 1,
 ) -> Insert:
-    """A process says what it serves and how it is."""
+    """A process says what it serves, how much of it at once, and how it is."""
     said = {
         "role": role,
         "base_model": base_model,
         "base_model_hash": base_model_hash,
         "has_hypernetwork": has_hypernetwork,
+        "batch_size": batch_size,
         "state": state,
         "seen_at": CLOCK,
     }

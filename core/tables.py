@@ -347,5 +347,6 @@ class WorkerProcess(Table):
     base_model: Mapped[str | None]
     base_model_hash: Mapped[str | None]
     has_hypernetwork: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    batch_size: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     state: Mapped[str]
     seen_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ import torch
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.lidb import AuxBasis, LiDB
 
+Owner = TypeVar("Owner")
 KEPT_SECONDS = 900
 CAPACITY = 10_000  # 1.2 GB for Stable Diffusion 1.x at rank 2
 
@@ -70,26 +73,49 @@ class Resident:
         self._free += range(rows, wanted)
 
 
-class RecentFiles:
+@dataclass(frozen=True)
+class _Recent(Generic[Owner]):
+    used: float
+    owner: Owner
+    adapter: Adapter
+
+
+class RecentFiles(Generic[Owner]):
     """Files read lately, by their hash: a second generation finds the subject's weights on the device already.
 
-    What was not asked for within `KEPT_SECONDS` is forgotten at the next reading: nobody stays here for long.
+    What was not asked for within `KEPT_SECONDS` is forgotten at the next reading or forgetting: nobody stays for long.
     """
 
     def __init__(self, resident: Resident, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._resident = resident
         self._clock = clock
-        self._read: dict[bytes, tuple[float, Adapter]] = {}  # the one unused for longest is first
+        self._read: dict[bytes, _Recent[Owner]] = {}  # the one unused for longest is first
 
-    def read(self, content: bytes) -> Adapter:
-        """The adapter in a file; AdapterError if there is none."""
-        key, now = hashlib.sha256(content).digest(), self._clock()
+    def owners(self) -> set[Owner]:
+        """Whose files are remembered."""
+        return {recent.owner for recent in self._read.values()}
+
+    def read(self, content: bytes, owner: Owner) -> Adapter:
+        """The adapter in somebody's file; AdapterError if there is none."""
+        key = hashlib.sha256(content).digest()
         found = self._read.pop(key, None)
-        adapter = Adapter.from_bytes(content) if found is None else found[1]
-        self._read[key] = (now, adapter)
-        for old, (used, unused) in list(self._read.items()):
-            if used + KEPT_SECONDS > now and len(self._read) <= self._resident.capacity:
-                break
-            del self._read[old]
-            self._resident.forget(unused)
+        adapter = Adapter.from_bytes(content) if found is None else found.adapter
+        self._read[key] = _Recent(self._clock(), owner, adapter)
+        self._forget_old()
         return adapter
+
+    def forget(self, owners: Collection[Owner]) -> None:
+        """Nothing of theirs stays, nor what is old."""
+        for key in [key for key, recent in self._read.items() if recent.owner in owners]:
+            self._drop(key)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        for key, recent in list(self._read.items()):
+            if recent.used + KEPT_SECONDS > now and len(self._read) <= self._resident.capacity:
+                break
+            self._drop(key)
+
+    def _drop(self, key: bytes) -> None:
+        self._resident.forget(self._read.pop(key).adapter)

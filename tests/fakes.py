@@ -3,8 +3,9 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from PIL import Image
 
@@ -24,8 +25,6 @@ POLL_SECONDS = 0.02
 class FakeEngine:
     """Hashes photos instead of learning them, step by step, and draws what a hash says."""
 
-    serves = Serves("mini", "f" * 64, has_hypernetwork=True)
-
     def __init__(
         self,
         *,
@@ -34,7 +33,10 @@ class FakeEngine:
         refuse: Callable[[PersonalizeRequest | GenerateRequest], Exception | None] = lambda request: None,
         fits: int = 64,
         judge: Callable[[str], Verdict] = lambda prompt: Verdict.OK,
+        batch_size: int = 4,
     ) -> None:
+        self.serves = Serves("mini", "f" * 64, has_hypernetwork=True, batch_size=batch_size)
+        self.holds: set[UUID] = set()
         self.judge = judge
         self.steps, self.between_steps, self.refuse, self.fits = steps, between_steps, refuse, fits
         self.batches: list[int] = []
@@ -48,8 +50,17 @@ class FakeEngine:
 
     def generate(self, requests: Sequence[GenerateRequest], on_step: OnStep) -> Sequence[Sequence[Picture] | Exception]:
         """One plain picture for each prompt."""
+        self.holds |= {request.subject_id for request in requests}
         self._work(requests, Phase.GENERATING, on_step)
         return [self.refuse(request) or self._pictures(request) for request in requests]
+
+    def remembered(self) -> Collection[UUID]:
+        """Whoever was drawn."""
+        return self.holds
+
+    def forget(self, subjects: Collection[UUID]) -> None:
+        """They go, and nobody else."""
+        self.holds = self.holds - set(subjects)
 
     def _pictures(self, request: GenerateRequest) -> list[Picture]:
         prompts = [wanted.prompt for wanted in request.params.pictures]
@@ -83,4 +94,6 @@ def load_fake_engine(settings: Settings) -> FakeEngine:
         while (folder / f"hold-{step}").exists():
             time.sleep(POLL_SECONDS)
 
-    return FakeEngine(between_steps=between_steps)
+    measured = 4
+    batch_size = measured if settings.batch_size == "auto" else settings.batch_size
+    return FakeEngine(between_steps=between_steps, batch_size=batch_size)

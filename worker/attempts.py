@@ -69,9 +69,9 @@ class Limits:
 class Batches(Generic[Input, Output]):
     """Takes batch after batch of one kind of job."""
 
-    def __init__(self, work: Work[Input, Output], ledger: Ledger, limits: Limits) -> None:
+    def __init__(self, work: Work[Input, Output], ledger: Ledger, limits: Limits, *, size: int) -> None:
         self._work, self._ledger, self._limits = work, ledger, limits
-        self.size = limits.settings.batch_size
+        self.size = size  # halves when memory does not suffice
         self.released = 0  # of the last batch, back to the queue
 
     def run_one(self, base_model: str) -> int:

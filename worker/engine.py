@@ -1,14 +1,16 @@
 """The networks of a GPU process, loaded once. The only file here that imports torch, and that names CUDA."""
 
 import gc
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 import torch
@@ -20,6 +22,7 @@ from core.schemas import Method, Verdict
 from core.settings import Acceleration, Settings
 from hyperdreambooth.acceleration import compile_blocks
 from hyperdreambooth.adapter import Adapter
+from hyperdreambooth.batch_size import find_batch_size
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import base_model_folder, latent_shape, tokenize
 from hyperdreambooth.errors import AdapterError, PersonalizeError, UnsuitableSize
@@ -60,12 +63,15 @@ class Order:
 class Engine:
     """Personalises and draws for a batch of requests; each gets its own result or error."""
 
-    def __init__(self, networks: Networks, *, base_model: str, safety_checker: SafetyChecker | None = None) -> None:
+    def __init__(
+        self, networks: Networks, *, base_model: str, batch_size: int, safety_checker: SafetyChecker | None = None
+    ) -> None:
         self._networks, self._safety_checker = networks, safety_checker
         self._prompt_tokens = tokenize(networks.base_model, [""]).shape[1]
         self._pictures_at_once = PICTURES_AT_ONCE
-        self._adapters = RecentFiles(networks.resident)
-        self.serves = Serves(base_model, networks.base_model.weights_hash, networks.hypernetwork is not None)
+        self._adapters = RecentFiles[UUID](networks.resident)
+        has_hypernetwork = networks.hypernetwork is not None
+        self.serves = Serves(base_model, networks.base_model.weights_hash, has_hypernetwork, batch_size)
 
     def personalize(self, requests: Sequence[PersonalizeRequest], on_step: OnStep) -> Sequence[bytes | Exception]:
         """Photos to adapter files. Requests of one method are one batch."""
@@ -85,6 +91,14 @@ class Engine:
                     raise
                 self._pictures_at_once //= 2
                 log.warning("engine.pictures_halved", at_once=self._pictures_at_once)
+
+    def remembered(self) -> Collection[UUID]:
+        """Whose weights are on the device, ready for the next drawing."""
+        return self._adapters.owners()
+
+    def forget(self, subjects: Collection[UUID]) -> None:
+        """Theirs go, and those that nobody asked for lately."""
+        self._adapters.forget(subjects)
 
     def _generate(
         self, requests: Sequence[GenerateRequest], on_step: OnStep
@@ -124,7 +138,7 @@ class Engine:
     def _orders(self, request: GenerateRequest, owner: int) -> list[Order]:
         """What is to be drawn, and how; AdapterError, PromptTooLong or UnsuitableSize if it can't be."""
         networks, params = self._networks, request.params
-        adapter = self._adapters.read(request.adapter)
+        adapter = self._adapters.read(request.adapter, request.subject_id)
         adapter.check_fits(
             base_model_hash=networks.base_model.weights_hash,
             table=networks.basis.table,
@@ -189,11 +203,24 @@ def load_engine(settings: Settings) -> Engine:
     folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
     log.info("engine.loading", base_model=str(folder), device=str(device))
     networks = load_networks(str(folder), device=device, dtype=dtype)
-    if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":
-        compile_blocks(networks.base_model)
     safety_checker = load_safety_checker(base_model_folder(str(folder)), device=device)
-    log.info("engine.loaded", safety_checker=safety_checker is not None)
-    return Engine(networks, base_model=settings.model_name, safety_checker=safety_checker)
+    batch_size = measured_batch_size(networks) if settings.batch_size == "auto" else settings.batch_size
+    if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":
+        compile_blocks(networks.base_model)  # last: no batch of the measuring is worth compiling for
+    log.info("engine.loaded", safety_checker=safety_checker is not None, batch_size=batch_size)
+    return Engine(networks, base_model=settings.model_name, batch_size=batch_size, safety_checker=safety_checker)
+
+
+def measured_batch_size(networks: Networks) -> int:
+    """How many jobs are best run together here; the log says why."""
+    began, found = time.monotonic(), find_batch_size(networks)
+    measured = [
+        {"subjects": one.subjects, "seconds": round(one.seconds, 4), "megabytes": round(one.memory / 2**20)}
+        for one in found.measured
+    ]
+    seconds = round(time.monotonic() - began, 3)
+    log.info("engine.batch_size", batch_size=found.batch_size, end=found.end, seconds=seconds, measured=measured)
+    return found.batch_size
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
+from uuid import UUID
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -37,6 +38,7 @@ XMP = (
 class GenerateRequest:
     """What one generation's pictures are made from."""
 
+    subject_id: UUID
     adapter: bytes
     params: GenerateParams
 
@@ -66,6 +68,7 @@ class Generating:
 
     def fetch(self, job: Job) -> GenerateRequest:
         """The weights that the subject points at now."""
+        assert job.subject_id is not None
         statement = select(Adapter.object_key).join(Subject, Subject.adapter_id == Adapter.id)
         with self._sessions() as session:
             key = session.scalar(statement.where(Subject.id == job.subject_id, Subject.erased_at.is_(None)))
@@ -75,7 +78,7 @@ class Generating:
             adapter = self._store.get(key)
         except ObjectMissing as error:
             raise AdapterError("the subject's weights are gone") from error
-        return GenerateRequest(adapter, GenerateParams.model_validate(job.params))
+        return GenerateRequest(job.subject_id, adapter, GenerateParams.model_validate(job.params))
 
     def run(self, inputs: Sequence[GenerateRequest], on_step: OnStep) -> Sequence[Sequence[Picture] | Exception]:
         """The engine's part."""

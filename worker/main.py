@@ -7,12 +7,11 @@ everything happens: `worker/tasks.py`, then `worker/process.py`, then `worker/at
 import os
 import secrets
 import sys
-import tempfile
 import warnings
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
+from tempfile import gettempdir
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
@@ -91,12 +90,16 @@ def main(role: WorkerRole, *, engine: str = ENGINE) -> int:
     configure_logs(settings)
     # As root Celery fears pickles; we accept JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    with tempfile.TemporaryDirectory(prefix="hdb-worker-") as folder:
-        stop_file = Path(folder) / "stop"
-        end_in_time(StopFile(stop_file), settings.stop_seconds, then=partial(rmtree, folder, ignore_errors=True))
+    # It exists from the signal to the end alone: a worker that is killed leaves nothing. No other user can guess it.
+    stop_file = Path(gettempdir()) / f"hdb-worker-{secrets.token_hex(16)}.stop"
+    remove_stop_file = partial(stop_file.unlink, missing_ok=True)
+    end_in_time(StopFile(stop_file), settings.stop_seconds, then=remove_stop_file)
+    try:
         worker = create_worker(settings, role, stop_file=stop_file, engine=engine)
         worker.start()
         return int(worker.exitcode or 0)
+    finally:
+        remove_stop_file()
 
 
 if __name__ == "__main__":

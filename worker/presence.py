@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,15 +37,16 @@ class Serves:
     base_model: str | None = None
     base_model_hash: str | None = None
     has_hypernetwork: bool = False
+    batch_size: int = 1  # jobs that it runs together, at most
 
 
 class Presence:
-    """Reports at once when the state changes, and every few seconds."""
+    """Reports at once when the state changes, and every few seconds; `beside` is called as often."""
 
-    def __init__(self, sessions: Sessions, role: WorkerRole) -> None:
+    def __init__(self, sessions: Sessions, role: WorkerRole, *, beside: Callable[[], None] = lambda: None) -> None:
         # Containers may share a host's name, and a number of processes has few values in each.
         self.name = f"{role}@{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        self._sessions, self._role = sessions, role
+        self._sessions, self._role, self._beside = sessions, role, beside
         self._state, self._serves = State.LOADING, Serves()
         self._changed, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._report_until_over, name="presence", daemon=True)
@@ -75,8 +77,10 @@ class Presence:
                     base_model=self._serves.base_model,
                     base_model_hash=self._serves.base_model_hash,
                     has_hypernetwork=self._serves.has_hypernetwork,
+                    batch_size=self._serves.batch_size,
                 )
             )
+            self._beside()
             self._changed.wait(REPORT_SECONDS)
             self._changed.clear()
         self._write(report_gone(self.name))

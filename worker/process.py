@@ -1,6 +1,8 @@
 """What one process of a pool holds: its connections, its networks, its works. Made once, when the process starts."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from core.storage import ObjectStore
 from worker.attempts import Batches, Limits
 from worker.erase import Erasure
 from worker.exports import Exporting
+from worker.forgetting import Remembering, forget_erased
 from worker.generate import Generating, Painter
 from worker.ledger import Ledger
 from worker.parent import StopFile
@@ -26,7 +29,7 @@ from worker.webhooks import deliver_due
 log = structlog.get_logger()
 
 
-class Engine(Personalizer, Painter, Protocol):
+class Engine(Personalizer, Painter, Remembering, Protocol):
     """The networks of a process, loaded once."""
 
     @property
@@ -44,11 +47,13 @@ class Process:
         self._settings, self._role, self._load_engine = settings, role, load_engine
         self._connections, self._store = make_engine(settings), ObjectStore(settings)
         self._sessions = make_sessions(self._connections)
-        self.presence = Presence(self._sessions, role)
+        self.presence = Presence(self._sessions, role, beside=self._forget_erased)
         self._stop = stop
         self._ledger = Ledger(self._sessions, settings, name=self.presence.name)
         self._limits = Limits(settings, is_stopping=self._stop.is_set, wait=self._stop.wait)
         self._batches: Mapping[JobKind, Batches[Any, Any]] = {}
+        self._engine: Engine | None = None
+        self._engine_in_use = threading.Lock()
         self.sweeper = Sweeper(self._sessions, self._store, settings, ring=ring)
 
     def open(self) -> None:
@@ -74,12 +79,14 @@ class Process:
         if not self._batches and not self._load():
             return
         turns = sorted(self._batches.items(), key=lambda turn: turn[0] is not kind)
-        self.presence.become(State.BUSY)
         while not self._stop.is_set():
-            claimed = sum(batches.run_one(base_model) for _, batches in turns)
+            self._report(State.BUSY)
+            with self._engine_in_use:
+                claimed = sum(batches.run_one(base_model) for _, batches in turns)
+            self._forget_erased()
             if claimed == 0 or any(batches.released for _, batches in turns):
                 break
-        self.presence.become(State.READY)
+        self._report(State.READY)
 
     def deliver(self) -> None:
         """Send the webhooks that are due, unless another process does: a slow receiver must not keep two busy."""
@@ -90,27 +97,44 @@ class Process:
     def _load(self) -> bool:
         self.presence.become(State.LOADING)
         try:
-            works, serves = self._works()
+            works = self._works()
         except Exception as error:
             log.error("engine.unloadable", exc_info=error)
             self.presence.become(State.FAILED)
             return False
-        self._batches = {work.kind: Batches(work, self._ledger, self._limits) for work in works}
-        self.presence.become(State.READY, serves)
+        size = self._serves.batch_size
+        self._batches = {work.kind: Batches(work, self._ledger, self._limits, size=size) for work in works}
+        self._report(State.READY)
         return True
 
-    def _works(self) -> tuple[Sequence[Any], Serves]:
+    def _works(self) -> Sequence[Any]:
         match self._role:
             case WorkerRole.GPU:
-                engine = self._load_engine(self._settings)
-                works = (
+                engine = self._engine = self._load_engine(self._settings)
+                return (
                     Personalization(engine, self._sessions, self._store),
                     Generating(engine, self._sessions, self._store),
                 )
-                return works, engine.serves
             case WorkerRole.HOUSEKEEPING:
                 exporting = Exporting(self._sessions, self._store, self._settings)
-                return (Erasure(self._sessions, self._store, self._settings), exporting), Serves()
+                return (Erasure(self._sessions, self._store, self._settings), exporting)
+
+    @property
+    def _serves(self) -> Serves:
+        return self._engine.serves if self._engine else Serves()
+
+    def _report(self, state: State) -> None:
+        """With the size of batches as it is now: it halves when memory does not suffice."""
+        size = min(batches.size for batches in self._batches.values())
+        self.presence.become(state, replace(self._serves, batch_size=size))
+
+    def _forget_erased(self) -> None:
+        """Not while a batch is drawn from what may have to go: its end comes here again."""
+        if self._engine is not None and self._engine_in_use.acquire(blocking=False):
+            try:
+                forget_erased(self._engine, self._sessions)
+            finally:
+                self._engine_in_use.release()
 
 
 def find_loader(name: str) -> LoadEngine:

@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """A worker: its batch's size, when it is done with it, and whether a batch of the other kind of work is then due."""
+    """A worker: how much it takes at once, when it is free, and whether a batch of the other kind is then due."""
 
     batch_size: int = 1
     free_in: float = 0.0

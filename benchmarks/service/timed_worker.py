@@ -4,10 +4,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from uuid import UUID
 
 from core.lifecycle import JobKind, WorkerRole
 from core.settings import Settings
@@ -49,6 +50,12 @@ class TimedEngine:
     def generate(self, requests: Sequence[GenerateRequest], on_step: OnStep) -> Sequence[Sequence[Picture] | Exception]:
         with self._noted(JobKind.GENERATE, len(requests)):
             return self._engine.generate(requests, on_step)
+
+    def remembered(self) -> Collection[UUID]:
+        return self._engine.remembered()
+
+    def forget(self, subjects: Collection[UUID]) -> None:
+        self._engine.forget(subjects)
 
     @contextmanager
     def _noted(self, kind: JobKind, jobs: int) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import random
 import re
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -25,6 +26,7 @@ from tests.worker.conftest import Bench
 
 STEP_SECONDS = 0.1
 PACE = Pace(seconds={Phase.FINETUNING: 8.0, Phase.STORING: 2.0})
+FREE, BUSY = Lane(batch_size=4), Lane(batch_size=4, free_in=7)
 
 
 @pytest.fixture
@@ -125,18 +127,44 @@ async def test_who_comes_first_waits_for_the_batch_that_runs(
     assert job["eta_seconds"] == 45  # 15 + 20, rounded up
 
 
+async def test_a_batch_is_as_large_as_the_workers_say(service: FastAPI, client: httpx.AsyncClient, db: Session) -> None:
+    finished = (await submit(client, photo_bytes())).headers["Location"]
+    finish(db, claim(db))
+    timings = {"validating": 0.0, "predicting": 0.0, "finetuning": 20.0, "storing": 0.0}
+    db.execute(update(Job).where(Job.id == row(db, finished).id).values(timings=timings))
+    db.commit()
+    for _ in range(5):
+        path = (await submit(client, photo_bytes())).headers["Location"]
+    waits = []
+    for said in ({}, {"a": 2}, {"a": 2, "b": 1}, {"a": 4, "b": 1}, {"a": 2, "b": 1}):
+        for name, size in said.items():
+            db.execute(report_alive(name, WorkerRole.GPU, state="ready", base_model="mini", batch_size=size))
+        db.commit()
+        queue = (await ask(service, client, path))["queue"]
+        assert isinstance(queue, dict)
+        waits.append((queue["position"], queue["ahead_seconds"]))
+    # Batches of 1 where nobody serves the queue; then of 2, 3 and 5 in all; of 3 again after a worker's size halved.
+    assert waits == [(5, 90), (5, 45), (5, 20), (5, 0), (5, 20)]
+
+
 @pytest.mark.parametrize(
     ("ahead", "line", "seconds"),
     [
-        (3, Line(batch_size=4), 0),
-        (4, Line(batch_size=4), 10),
-        (0, Line(batch_size=4, lanes=[Lane(free_in=7)]), 7),
-        (4, Line(batch_size=4, lanes=[Lane(free_in=7), Lane(free_in=2)]), 7),
-        (0, Line(batch_size=4, lanes=[Lane(free_in=7), Lane(free_in=2)]), 2),
-        (16, Line(batch_size=4, lanes=[Lane(free_in=7), Lane(free_in=2)]), 22),
+        (3, Line(lanes=[FREE]), 0),
+        (4, Line(lanes=[FREE]), 10),
+        (0, Line(lanes=[BUSY]), 7),
+        (4, Line(lanes=[BUSY, replace(BUSY, free_in=2)]), 7),
+        (0, Line(lanes=[BUSY, replace(BUSY, free_in=2)]), 2),
+        (16, Line(lanes=[BUSY, replace(BUSY, free_in=2)]), 22),
+        # Workers of two sizes: the one that is free first takes 2 of each 6.
+        (1, Line(lanes=[BUSY, Lane(batch_size=2, free_in=2)]), 2),
+        (2, Line(lanes=[BUSY, Lane(batch_size=2, free_in=2)]), 7),
+        (5, Line(lanes=[BUSY, Lane(batch_size=2, free_in=2)]), 7),
+        (6, Line(lanes=[BUSY, Lane(batch_size=2, free_in=2)]), 12),
         # The other kind of work has its turn after this batch, and then after each.
-        (4, Line(batch_size=4, lanes=[Lane(free_in=7, other_is_next=True)], other_batches=9, other_seconds=3), 23),
-        (4, Line(batch_size=4, lanes=[Lane(free_in=7, other_is_next=True)], other_batches=1, other_seconds=3), 20),
+        (4, Line(lanes=[replace(BUSY, other_is_next=True)], other_jobs=36, other_seconds=3), 23),
+        (4, Line(lanes=[replace(BUSY, other_is_next=True)], other_jobs=4, other_seconds=3), 20),
+        (4, Line(lanes=[replace(BUSY, other_is_next=True)], other_jobs=5, other_seconds=3), 23),
     ],
 )
 def test_how_long_a_queue_takes(ahead: int, line: Line, seconds: float) -> None:
@@ -144,7 +172,7 @@ def test_how_long_a_queue_takes(ahead: int, line: Line, seconds: float) -> None:
 
 
 def test_what_was_never_measured_is_unknown() -> None:
-    assert queue_seconds(0, Pace(seconds=None), Line(batch_size=4)) is None
+    assert queue_seconds(0, Pace(seconds=None), Line(lanes=[FREE])) is None
 
 
 async def test_every_kind_can_be_waited_for(client: httpx.AsyncClient, db: Session, bench: Bench) -> None:

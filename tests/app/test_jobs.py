@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from core.accounts import Scope, revoke_key
 from core.ids import JOB, decode_id
-from core.lifecycle import JobKind, JobStatus, Phase
-from core.statements import release_job
+from core.lifecycle import JobKind, JobStatus, Phase, WorkerRole
+from core.statements import release_job, report_alive
 from core.storage import ObjectStore
 from core.tables import Account, ApiKey, Job
 from tests.app.conftest import MakeClient, submit
@@ -175,6 +175,7 @@ async def test_the_queue_tells_how_many_are_ahead_and_for_how_long(
     db.execute(update(Job).where(Job.id == ended.id).values(timings={"finetuning": 9.0, "storing": 0.5}))
     for _ in range(5):
         make_job(db, make_subject(db))  # of five other accounts: all served before our second one
+    db.execute(report_alive("worker", WorkerRole.GPU, state="ready", base_model="mini", batch_size=4))
     db.commit()
     service.state.parts.forecaster.forget()
 

@@ -82,6 +82,19 @@ def test_a_blocked_picture_is_forgotten_on_the_way_back(own_database: str) -> No
     engine.dispose()
 
 
+def test_a_worker_of_the_version_before_counts_as_one_that_takes_one_job_at_a_time(own_database: str) -> None:
+    config, engine = alembic_config(own_database), create_engine(own_database)
+    command.upgrade(config, "0011")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO worker_processes (name, role, state) VALUES ('old', 'gpu', 'ready')"))
+    for _ in range(2):
+        command.upgrade(config, "0012")
+        with engine.connect() as connection:
+            assert connection.scalars(text("SELECT batch_size FROM worker_processes")).all() == [1]
+        command.downgrade(config, "0011")
+    engine.dispose()
+
+
 def test_everything_can_be_undone(own_database: str) -> None:
     config, engine = alembic_config(own_database), create_engine(own_database)
     command.upgrade(config, "head")

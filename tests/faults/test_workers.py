@@ -1,6 +1,7 @@
 """Real worker processes, killed, asked to stop, rung twice or not at all: no job is lost or done twice."""
 
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -51,7 +52,11 @@ def test_a_pool_process_killed_in_mid_finetuning_is_followed_by_a_second_attempt
     assert (done.attempt, done.strikes, adapters(crew)) == (2, 1, 1)
 
 
-def test_a_worker_killed_whole_leaves_no_orphan_and_its_job_to_the_next(crew: Crew) -> None:
+def test_a_worker_killed_whole_leaves_no_orphan_no_file_and_its_job_to_the_next(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     crew.hold(2)
     worker = crew.start()
     crew.start(WorkerRole.HOUSEKEEPING)
@@ -59,6 +64,7 @@ def test_a_worker_killed_whole_leaves_no_orphan_and_its_job_to_the_next(crew: Cr
     child = crew.at_step(2)
     worker.kill()
     eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, within=60)
+    assert not list((tmp_path / "tmp").glob("hdb-*"))
     crew.let_go(2)
     crew.start()
     done = crew.becomes(job, JobStatus.SUCCEEDED)
@@ -93,16 +99,21 @@ def test_a_deploy_ends_the_step_and_hands_the_job_back_without_a_strike(crew: Cr
     assert (done.attempt, done.strikes) == (2, 0)
 
 
-def test_a_worker_says_what_it_serves_and_says_goodbye(crew: Crew) -> None:
+def test_a_worker_says_what_it_serves_and_says_goodbye(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def reported() -> list[tuple[str, str, str | None]]:
         with crew.sessions() as session:
             return [(row.role, row.state, row.base_model) for row in session.scalars(select(WorkerProcess))]
 
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     worker = crew.start()
     eventually(lambda: reported() == [("gpu", "ready", "mini")], within=150)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(90) == 0
     assert reported() == []
+    assert not list((tmp_path / "tmp").glob("hdb-*"))
 
 
 def test_two_workers_of_one_host_work_side_by_side(settings: Settings, crew: Crew) -> None:

@@ -81,20 +81,36 @@ def test_a_file_is_read_once_and_forgotten_after_a_while(tiny_networks: Networks
     now = [0.0]
     first, second = (adapter.to_bytes() for adapter in adapters(tiny_networks, [2, 2]))
     resident = Resident(tiny_networks.basis)
-    recent = RecentFiles(resident, clock=lambda: now[0])
-    one = recent.read(first)
+    recent = RecentFiles[int](resident, clock=lambda: now[0])
+    one = recent.read(first, 1)
     resident.lidb([one])
     now[0] += KEPT_SECONDS - 1
-    assert recent.read(bytes(first)) is one
+    assert recent.read(bytes(first), 1) is one
     now[0] += KEPT_SECONDS + 1
-    recent.read(second)
+    recent.read(second, 2)
     assert len(resident) == 0
-    assert recent.read(first) is not one
+    assert recent.read(first, 1) is not one
 
 
 def test_files_beyond_the_capacity_are_forgotten(tiny_networks: Networks) -> None:
     first, second = (adapter.to_bytes() for adapter in adapters(tiny_networks, [2, 2]))
-    recent = RecentFiles(Resident(tiny_networks.basis, capacity=1))
-    one = recent.read(first)
-    recent.read(second)
-    assert recent.read(first) is not one
+    recent = RecentFiles[int](Resident(tiny_networks.basis, capacity=1))
+    one = recent.read(first, 1)
+    recent.read(second, 2)
+    assert recent.read(first, 1) is not one
+
+
+def test_somebodys_files_are_forgotten_when_asked_and_old_ones_with_them(tiny_networks: Networks) -> None:
+    now = [0.0]
+    files = [adapter.to_bytes() for adapter in adapters(tiny_networks, [2] * 4)]
+    resident = Resident(tiny_networks.basis)
+    recent = RecentFiles[str](resident, clock=lambda: now[0])
+    resident.lidb([recent.read(files[0], "old")])
+    now[0] += KEPT_SECONDS - 1
+    read = [recent.read(content, owner) for content, owner in zip(files[1:], ("a", "b", "a"), strict=True)]
+    resident.lidb(read)
+    assert recent.owners() == {"old", "a", "b"}
+    now[0] += 2
+    recent.forget({"a", "nobody"})
+    assert (recent.owners(), len(resident)) == ({"b"}, 1)
+    assert recent.read(files[2], "b") is read[1]

@@ -37,13 +37,14 @@ class Bench:
 
     def personalizing(self) -> Batches[PersonalizeRequest, bytes]:
         work = Personalization(self.engine, self.sessions, self.store)
-        return Batches(work, self.ledger(), self.limits())
+        return Batches(work, self.ledger(), self.limits(), size=self.engine.serves.batch_size)
 
     def generating(self) -> Batches[GenerateRequest, Sequence[Picture]]:
-        return Batches(Generating(self.engine, self.sessions, self.store), self.ledger(), self.limits())
+        work = Generating(self.engine, self.sessions, self.store)
+        return Batches(work, self.ledger(), self.limits(), size=self.engine.serves.batch_size)
 
     def erasing(self) -> Batches[UUID, UUID]:
-        return Batches(Erasure(self.sessions, self.store, self.settings), self.ledger(), self.limits())
+        return Batches(Erasure(self.sessions, self.store, self.settings), self.ledger(), self.limits(), size=1)
 
     def submit(self, *, colour: tuple[int, int, int] = (9, 9, 9), keep_photo: bool = False, **fields: object) -> Job:
         """A queued job with its photo in the bucket, as the API leaves it."""
@@ -64,4 +65,4 @@ class Bench:
 
 @pytest.fixture
 def bench(settings: Settings, sync_sessions: Sessions, store: ObjectStore) -> Bench:
-    return Bench(settings.model_copy(update={"lease_seconds": 5.0, "batch_size": 4}), sync_sessions, store)
+    return Bench(settings.model_copy(update={"lease_seconds": 5.0}), sync_sessions, store)

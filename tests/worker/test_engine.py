@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from skimage import data
+from structlog.testing import capture_logs
 
+from core.ids import new_id
 from core.lifecycle import Phase
 from core.schemas import GenerateParams, Method, PictureRequest, Verdict
 from core.settings import Acceleration, Settings
+from hyperdreambooth.batch_size import CPU_SECONDS, SIZES, End
 from hyperdreambooth.errors import AdapterError, NoFace, UnsuitableSize
+from hyperdreambooth.personalize import Networks
 from tests.hyperdreambooth.conftest import write_tiny_folder
 from tests.hyperdreambooth.safety_folder import BLOCKS_ALL, BLOCKS_NONE, write_safety_checker
 from worker.engine import Engine, load_engine, memory_watched
@@ -19,13 +24,15 @@ from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
 from worker.personalize import PersonalizeRequest
 
+OWNER = new_id()
+
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny_folder(folder, prediction_type="v_prediction")
-    return load_engine(Settings(base_model=str(folder), device="cpu"))
+    return load_engine(Settings(base_model=str(folder), device="cpu", batch_size=4))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,7 @@ def going_on(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
 
 def drawing(adapter: bytes, *prompts: str, steps: int = 2, guidance: float | None = None) -> GenerateRequest:
     pictures = [PictureRequest(prompt=prompt, seed=seed) for seed, prompt in enumerate(prompts)]
-    return GenerateRequest(adapter, GenerateParams(pictures=pictures, steps=steps, guidance=guidance))
+    return GenerateRequest(OWNER, adapter, GenerateParams(pictures=pictures, steps=steps, guidance=guidance))
 
 
 def pictures(result: Sequence[Picture] | Exception) -> list[bytes]:
@@ -58,6 +65,48 @@ def test_it_says_what_it_serves(engine: Engine) -> None:
     assert (engine.serves.base_model, engine.serves.has_hypernetwork) == ("tiny", False)
     assert engine.serves.base_model_hash is not None
     assert len(engine.serves.base_model_hash) == 64
+
+
+def test_it_measures_how_many_to_take_at_once_and_says_what_it_saw(tmp_path: Path) -> None:
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    with capture_logs() as lines:
+        engine = load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size="auto"))
+    (said,) = [line for line in lines if line["event"] == "engine.batch_size"]
+    assert engine.serves.batch_size == said["batch_size"] in SIZES
+    assert said["end"] in set(End)
+    assert said["seconds"] < 10 * CPU_SECONDS  # a busy machine
+    assert [one.keys() for one in said["measured"]] == [{"subjects", "seconds", "megabytes"}] * len(said["measured"])
+
+
+def test_a_number_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(networks: Networks) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr("worker.engine.measured_batch_size", measured)
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    engine = load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size=7))
+    assert engine.serves.batch_size == 7
+
+
+def test_the_setting_is_a_number_or_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().batch_size == "auto"
+    for given, read in (("auto", "auto"), ("8", 8)):
+        monkeypatch.setenv("HDB_BATCH_SIZE", given)
+        assert Settings().batch_size == read
+    for wrong in ("0", "-1", "many", "2.5"):
+        monkeypatch.setenv("HDB_BATCH_SIZE", wrong)
+        with pytest.raises(ValidationError):
+            Settings()
+
+
+def test_it_forgets_whom_it_drew_when_asked(engine: Engine, adapter: bytes) -> None:
+    engine.generate([drawing(adapter, "{subject}")], going_on)
+    held = len(engine._networks.resident)
+    assert OWNER in engine.remembered()
+    engine.forget({new_id()})
+    assert (OWNER in engine.remembered(), len(engine._networks.resident)) == (True, held)
+    engine.forget({OWNER})
+    assert (OWNER in engine.remembered(), len(engine._networks.resident)) == (False, held - 1)
 
 
 def test_phases_come_in_order_and_one_photo_can_be_refused(engine: Engine, selfie: Image.Image) -> None:
@@ -104,7 +153,7 @@ def test_nobody_draws_for_a_request_that_was_cancelled(engine: Engine, adapter: 
 def test_sizes_and_steps_may_be_mixed_and_pictures_come_back_in_their_order(engine: Engine, adapter: bytes) -> None:
     wide = [PictureRequest(prompt="{subject}", seed=seed) for seed in (5, 6)]
     requests = [
-        GenerateRequest(adapter, GenerateParams(pictures=wide, steps=3, width=24, height=16)),
+        GenerateRequest(OWNER, adapter, GenerateParams(pictures=wide, steps=3, width=24, height=16)),
         drawing(adapter, "{subject}", "a {subject}", "{subject} b", steps=2),
     ]
     together = engine.generate(requests, going_on)
@@ -117,7 +166,7 @@ def test_sizes_and_steps_may_be_mixed_and_pictures_come_back_in_their_order(engi
 
 def test_a_size_that_cannot_be_drawn_is_refused_alone(engine: Engine, adapter: bytes) -> None:
     huge = GenerateParams(pictures=[PictureRequest(prompt="", seed=1)], steps=2, width=64)
-    refused, fine = engine.generate([GenerateRequest(adapter, huge), drawing(adapter, "{subject}")], going_on)
+    refused, fine = engine.generate([GenerateRequest(OWNER, adapter, huge), drawing(adapter, "{subject}")], going_on)
     assert isinstance(refused, UnsuitableSize)
     assert len(pictures(fine)) == 1
 
@@ -140,7 +189,7 @@ def test_a_folder_with_a_safety_checker_says_which_pictures_are_blocked(
 ) -> None:
     write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
     write_safety_checker(tmp_path / "tiny", threshold=threshold)
-    checked = load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu"))
+    checked = load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4))
     (drawn,) = checked.generate([drawing(adapter, "{subject}", "a {subject}")], going_on)
     assert not isinstance(drawn, Exception)
     assert [picture.verdict is Verdict.BLOCKED for picture in drawn] == [is_blocked] * 2
@@ -190,5 +239,7 @@ def test_a_processor_runs_the_networks_as_they_are(tmp_path: Path, monkeypatch: 
     write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
     compiled: list[object] = []
     monkeypatch.setattr("worker.engine.compile_blocks", compiled.append)
-    load_engine(Settings(base_model=str(tmp_path / "tiny"), device="cpu", acceleration=Acceleration.COMPILE))
+    load_engine(
+        Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4, acceleration=Acceleration.COMPILE)
+    )
     assert compiled == []

@@ -21,7 +21,7 @@ from worker.sweeper import Sweeper
 
 def exporting(bench: Bench) -> Batches[ExportRequest, bytes]:
     work = Exporting(bench.sessions, bench.store, bench.settings)
-    return Batches(work, bench.ledger(), bench.limits())
+    return Batches(work, bench.ledger(), bench.limits(), size=4)
 
 
 def submit(session: Session, bench: Bench, layout: str, weights: bytes) -> Job:

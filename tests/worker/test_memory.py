@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from core.ids import new_id
 from core.lifecycle import JobKind, JobStatus
 from core.queue import ring
 from core.schemas import GenerateParams, Method, PictureRequest
@@ -77,6 +78,6 @@ def test_the_memory_of_the_gpu_returns_after_each_job() -> None:
         (adapter,) = engine.personalize([PersonalizeRequest((selfie,), seed, Method.AUTO)], lambda *_: [True])
         assert isinstance(adapter, bytes)
         seen.append(torch.cuda.memory_allocated())
-        engine.generate([GenerateRequest(adapter, GenerateParams(pictures=pictures))], lambda *_: [True])
+        engine.generate([GenerateRequest(new_id(), adapter, GenerateParams(pictures=pictures))], lambda *_: [True])
         seen.append(torch.cuda.memory_allocated())
     assert max(seen[2:]) <= max(seen[:2]), seen

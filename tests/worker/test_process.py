@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
 
 from core.lifecycle import JobKind, JobStatus, WorkerRole
+from core.retention import hide_subject
 from core.settings import Settings
 from core.tables import Subject, WorkerProcess
-from tests.factories import make_generation
+from tests.factories import make_generation, make_subject
 from tests.fakes import FakeEngine
 from tests.waiting import eventually
 from tests.worker.conftest import Bench
 from worker.parent import StopFile
+from worker.presence import REPORT_SECONDS
 from worker.process import Process, find_loader
 
 
@@ -40,6 +43,11 @@ def process(bench: Bench, loading: Loading, tmp_path: Path) -> Iterator[Process]
     process = Process(bench.settings, WorkerRole.GPU, stop=StopFile(tmp_path / "stop"), load_engine=loading)
     yield process
     process.close()
+
+
+def sizes(bench: Bench) -> list[int]:
+    with bench.sessions() as session:
+        return list(session.scalars(select(WorkerProcess.batch_size).where(WorkerProcess.state == "ready")))
 
 
 def states(bench: Bench) -> list[str]:
@@ -96,6 +104,58 @@ def test_a_process_that_is_to_end_claims_nothing(bench: Bench, process: Process,
     (tmp_path / "stop").touch()
     process.drain(JobKind.PERSONALIZE, "mini")
     assert bench.read(job).attempt == 0
+
+
+def test_it_says_how_much_it_takes_at_once_and_says_so_again_when_memory_does_not_suffice(
+    bench: Bench, process: Process
+) -> None:
+    process.open()
+    eventually(lambda: sizes(bench) == [4])
+    bench.engine.fits = 2
+    jobs = [bench.submit() for _ in range(4)]
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert {bench.read(job).status for job in jobs} == {JobStatus.SUCCEEDED}
+    eventually(lambda: sizes(bench) == [2])
+
+
+def test_housekeeping_takes_one_job_at_a_time(bench: Bench, tmp_path: Path) -> None:
+    def no_engine(settings: Settings) -> FakeEngine:
+        raise AssertionError
+
+    process = Process(bench.settings, WorkerRole.HOUSEKEEPING, stop=StopFile(tmp_path / "stop"), load_engine=no_engine)
+    process.open()
+    assert {batches.size for batches in process._batches.values()} == {1}
+    process.close()
+
+
+def test_an_idle_engine_forgets_who_was_erased_and_nobody_else(bench: Bench, process: Process) -> None:
+    with bench.sessions.begin() as session:
+        erased, other = make_subject(session), make_subject(session)
+    process.open()
+    eventually(lambda: states(bench) == ["ready"])
+    bench.engine.holds = {erased.id, other.id}
+    with bench.sessions.begin() as session:
+        session.execute(hide_subject(erased.id))
+    eventually(lambda: bench.engine.holds == {other.id}, within=2 * REPORT_SECONDS + 5)
+
+
+def test_a_busy_engine_forgets_at_the_end_of_its_batch(bench: Bench, process: Process) -> None:
+    with bench.sessions.begin() as session:
+        erased = make_subject(session)
+        session.execute(hide_subject(erased.id))
+    bench.submit()
+    seen: list[set[UUID]] = []
+
+    def between_steps(step: int) -> None:
+        bench.engine.holds = {erased.id}
+        process._forget_erased()  # as the thread beside it does
+        seen.append(bench.engine.holds)
+
+    bench.engine.between_steps = between_steps
+    process.open()
+    process.drain(JobKind.PERSONALIZE, "mini")
+    assert seen == [{erased.id}] * bench.engine.steps
+    assert bench.engine.holds == set()
 
 
 def test_a_wait_ends_with_the_process(tmp_path: Path) -> None:
