@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request
@@ -186,6 +187,12 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
         case ("header", name, *_):
             return str(name)
         case ("body", *rest):
-            return "".join(["#", *(f"/{part}" for part in rest)])
+            return body_pointer(*rest)
         case _:
-            return "".join(["#", *(f"/{part}" for part in loc)])
+            return body_pointer(*loc)
+
+
+def body_pointer(*parts: str | int) -> str:
+    """Into the body, as RFC 6901 writes it in a fragment."""
+    escaped = (quote(str(part).replace("~", "~0").replace("/", "~1"), safe="~", errors="replace") for part in parts)
+    return "".join(["#", *(f"/{part}" for part in escaped)])

@@ -1,6 +1,7 @@
-"""`/livez`: the process runs. `/readyz`: red without database or bucket; degraded without broker or workers."""
+"""`/livez`: the process runs. `/readyz`: red without database or bucket; degraded without broker or due workers."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import admission
 from app.dependencies import PartsDep
 from app.parts import Parts
 from core.lifecycle import WorkerRole
@@ -45,6 +47,22 @@ class Health(BaseModel):
     checks: dict[str, Check]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who lives, and the base models that jobs are taken for (`app/admission.py`)."""
+
+    alive: list[WorkerProcess]
+    base_models: set[str]
+
+    def serve_all(self) -> bool:
+        """Whether every base model has somebody who works for it."""
+        return self.base_models <= {worker.base_model for worker in self.alive if worker.state in WORKING_STATES}
+
+    def keep_house(self) -> bool:
+        """Whether somebody sweeps."""
+        return any(worker.role == WorkerRole.HOUSEKEEPING for worker in self.alive)
+
+
 class Life(BaseModel):
     """The process answers."""
 
@@ -64,8 +82,8 @@ async def readyz(parts: PartsDep, response: Response) -> Health:
     vital = {"database": workers is not None, "bucket": bucket}
     checks = vital | {
         "broker": broker,
-        "worker": _serves(workers or [], parts.settings.model_name),
-        "housekeeping": any(worker.role == WorkerRole.HOUSEKEEPING for worker in workers or []),
+        "worker": workers is not None and workers.serve_all(),
+        "housekeeping": workers is not None and workers.keep_house(),
     }
     status = Readiness.READY if all(checks.values()) else Readiness.DEGRADED
     if not all(vital.values()):
@@ -74,20 +92,16 @@ async def readyz(parts: PartsDep, response: Response) -> Health:
     return Health(status=status, checks={name: Check.OK if fine else Check.MISSING for name, fine in checks.items()})
 
 
-def _serves(workers: list[WorkerProcess], base_model: str) -> bool:
-    return any(
-        worker.role == WorkerRole.GPU and worker.base_model == base_model and worker.state in WORKING_STATES
-        for worker in workers
-    )
-
-
-async def _workers(parts: Parts) -> list[WorkerProcess] | None:
+async def _workers(parts: Parts) -> Workers | None:
     """The processes heard of lately; None without the database."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS), parts.sessions() as session:
-            return list((await session.scalars(live_workers(within=WORKER_SEEN))).all())
+            alive = list((await session.scalars(live_workers(within=WORKER_SEEN))).all())
+            counted_on = (await session.scalars(live_workers(within=admission.WORKER_SEEN))).all()
     except (SQLAlchemyError, TimeoutError, OSError):
         return None
+    served = {worker.base_model for worker in counted_on if worker.base_model}
+    return Workers(alive=alive, base_models=served | {parts.settings.model_name})
 
 
 async def _bucket(parts: Parts) -> bool:

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.dependencies import PartsDep, SubjectWriterDep, typed_id
-from app.errors import field_errors, pointing_at
+from app.errors import body_pointer, field_errors, pointing_at
 from app.idempotency import fingerprint
 from app.subjects.schemas import SubjectFields, UploadedSubject
 from core.errors import ConsentRequired, InvalidRequest, PhotoTooLarge, UnsupportedMediaType
@@ -108,7 +108,9 @@ def _fields(form: FormData) -> SubjectFields:
     given = [(name, value) for name, value in form.multi_items() if name != "photo"]
     names = [name for name, _ in given]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidRequest(errors=[{"pointer": f"#/{name}", "detail": "Given more than once"} for name in twice])
+        raise InvalidRequest(
+            errors=[{"pointer": body_pointer(name), "detail": "Given more than once"} for name in twice]
+        )
     if "consent" not in names:
         raise ConsentRequired("Send `consent`: `self` for one's own face, `granted` if the person in the photo agreed.")
     try:

@@ -124,6 +124,15 @@ async def test_a_query_that_means_nothing_is_pointed_at(client: httpx.AsyncClien
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
+@pytest.mark.parametrize(
+    ("name", "pointer"), [("a/b", "#/a~1b"), ("a~b", "#/a~0b"), ("a b", "#/a%20b"), ("é", "#/%C3%A9")]
+)
+async def test_pointers_are_written_as_rfc_6901_says(client: httpx.AsyncClient, name: str, pointer: str) -> None:
+    asked = await client.post("/v1/tokens", json={name: 1})
+    form = await submit(client, photo_bytes(), **{name: ["1", "2"]})
+    assert [each.json()["errors"][0]["pointer"] for each in (asked, form)] == [pointer] * 2
+
+
 @pytest.mark.parametrize("text", ["a\x00b", "two\nlines", "\x1b[31m", "   ", "a" * 201])
 async def test_texts_are_one_short_line(client: httpx.AsyncClient, text: str) -> None:
     path = (await submit(client, photo_bytes())).json()["subject"]["links"]["self"]

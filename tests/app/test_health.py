@@ -1,16 +1,19 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import httpx
 import pytest
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from app.main import create_app
 from core.lifecycle import WorkerRole
-from core.queue import configure_queue
+from core.queue import celery_app, configure_queue
 from core.settings import Settings
 from core.statements import report_alive
+from core.tables import WorkerProcess
 from tests.app.conftest import TLS, serving, submit
 from tests.factories import photo_bytes
 
@@ -27,11 +30,13 @@ def closed_port() -> int:
 async def another_service(settings: Settings, **changed: str) -> AsyncIterator[httpx.AsyncClient]:
     """The application with some of its servers elsewhere."""
     service = create_app(Settings.model_validate(settings.model_dump() | changed))
+    celery_app.amqp._producer_pool = None  # it would keep the broker that it met first
     try:
         async with serving(service) as address, httpx.AsyncClient(base_url=address, timeout=60, verify=TLS) as client:
             yield client
     finally:
         configure_queue(settings)
+        celery_app.amqp._producer_pool = None
 
 
 def report(db: Session, role: WorkerRole, state: str) -> None:
@@ -54,6 +59,20 @@ async def test_a_worker_that_cannot_work_degrades(client: httpx.AsyncClient, db:
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert (answer.json()["checks"]["worker"], answer.json()["checks"]["housekeeping"]) == ("missing", "missing")
+
+
+async def test_a_base_model_whose_worker_fell_silent_degrades(client: httpx.AsyncClient, db: Session) -> None:
+    report(db, WorkerRole.GPU, "busy")
+    report(db, WorkerRole.HOUSEKEEPING, "ready")
+    db.execute(report_alive("another", WorkerRole.GPU, state="ready", base_model="another"))
+    db.commit()
+    assert (await client.get("/readyz")).json()["status"] == "ready"
+    another = update(WorkerProcess).where(WorkerProcess.name == "another")
+    for minutes, status in ((5, "degraded"), (11, "ready")):  # for ten minutes jobs for it are taken
+        db.execute(another.values(seen_at=func.now() - timedelta(minutes=minutes)))
+        db.commit()
+        health = (await client.get("/readyz")).json()
+        assert (health["status"], health["checks"]["worker"] == "ok") == (status, status == "ready")
 
 
 async def test_without_a_broker_jobs_are_taken_all_the_same(

@@ -4,7 +4,7 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from core.tables import ApiKey
-from tests.app.conftest import MakeClient, submit
+from tests.app.conftest import TLS, MakeClient, submit
 from tests.factories import photo_bytes
 
 
@@ -29,6 +29,16 @@ async def test_a_token_makes_one_subject_and_sees_no_other(client: httpx.AsyncCl
     second = await submit(phone, photo_bytes())
     assert (second.status_code, second.json()["code"]) == (403, "forbidden")
     assert len((await client.get("/v1/subjects")).json()["subjects"]) == 2
+
+
+async def test_a_token_uploads_in_the_background_too(client: httpx.AsyncClient) -> None:
+    phone, photo = await phone_with(client), photo_bytes()
+    upload = (await phone.post("/v1/uploads", json={"size": len(photo), "content_type": "image/png"})).json()
+    async with httpx.AsyncClient(verify=TLS) as background:
+        await background.put(upload["put"]["url"], content=photo, headers=upload["put"]["headers"])
+    made = await phone.post("/v1/subjects", json={"upload_ids": [upload["id"]], "consent": "self"})
+    assert made.status_code == 202
+    assert (await phone.get(made.headers["Location"])).json()["status"] == "queued"
 
 
 async def test_a_phone_that_repeats_its_request_gets_the_same_subject(client: httpx.AsyncClient) -> None:
