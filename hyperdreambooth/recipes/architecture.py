@@ -9,14 +9,15 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import diffusers
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig, PersonalizeConfig, SampleConfig, to_json
-from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.diffusion import BaseModel, load_base_model
 from hyperdreambooth.portraits.captions import CLASS_NOUN, IDENTIFIER
 
 # What diffusers makes: mypy sees untyped classes there, without the methods of a module.
@@ -115,10 +116,16 @@ def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = sorted({word for caption in captions for word in caption.replace(IDENTIFIER, " ").lower().split()})
+    # Numbered in advance, or chance numbers the letters that end a word, and that decides between equally good merges.
+    endings = [f"{letter}</w>" for letter in sorted({*string.ascii_lowercase, *"".join(words)})]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, show_progress=False, initial_alphabet=letters, end_of_word_suffix="</w>"
+        vocab_size=VOCABULARY,
+        show_progress=False,
+        special_tokens=endings,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
     )
-    words = sorted({word for caption in captions for word in caption.replace(IDENTIFIER, " ").split()})
     learner.train_from_iterator([*words, *string.ascii_lowercase], trainer)
     learned = json.loads(learner.to_str())["model"]
     tokens = dict.fromkeys((START, END, *letters, *(f"{letter}</w>" for letter in letters)))
@@ -142,6 +149,13 @@ class Mini:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
 
+    def to(self, device: torch.device) -> Self:
+        """Moved, not copied."""
+        networks: tuple[Network, ...] = (self.vae, self.unet, self.text_encoder)
+        for network in networks:
+            network.to(device)
+        return self
+
     @property
     def base_model(self) -> BaseModel:
         """As the algorithm sees it: for sample sheets during training."""
@@ -162,6 +176,14 @@ def make_mini(captions: Iterable[str]) -> Mini:
     return Mini(vae=make_vae(), unet=make_unet(), text_encoder=make_text_encoder(tokenizer), tokenizer=tokenizer)
 
 
+def load_mini(folder: Path) -> Mini:
+    """An exported folder, to be trained further: in full precision, as all training is."""
+    loaded = load_base_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    networks = [network.train().requires_grad_(True) for network in (loaded.vae, loaded.unet, loaded.text_encoder)]
+    vae, unet, text_encoder = networks
+    return Mini(vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=loaded.tokenizer)
+
+
 def export(mini: Mini, folder: Path) -> None:
     """Write the folder that `load_base_model` and diffusers' own pipeline open: half precision, files below 16 MiB."""
     networks: dict[str, Network] = {"vae": mini.vae, "unet": mini.unet, "text_encoder": mini.text_encoder}
@@ -178,7 +200,7 @@ def export_network(network: Network, folder: Path) -> None:
     for old in folder.glob("*.safetensors*"):
         old.unlink()
     # Rounded in a copy: the network in hand may still be in training.
-    copy.deepcopy(network).half().save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    copy.deepcopy(network).cpu().half().save_pretrained(folder, max_shard_size=LARGEST_FILE)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # where it lay while it was made concerns nobody
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

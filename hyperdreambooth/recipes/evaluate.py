@@ -28,6 +28,7 @@ from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.pictures import PicturesConfig, person, render_person, view_context
 from hyperdreambooth.recipes.progress import say
 from hyperdreambooth.recipes.sheets import save_sheet
+from hyperdreambooth.recipes.stage import CPU
 from hyperdreambooth.recipes.style_probe import StyleProbe
 
 PHOTO_SUBJECTS = ("a woman", "a man", "a young woman", "an old man", "a face", "a person")
@@ -41,6 +42,7 @@ class EvaluateConfig:
 
     folder: Path = Path("hyperdreambooth/mini")
     work: Path = Path("runs/mini")
+    device: torch.device = CPU
     people: int = 16  # a multiple of GROUP
     photos: int = 48
     styled: int = 6  # pictures of each style
@@ -61,7 +63,7 @@ class Judges:
 
 def main(config: EvaluateConfig) -> dict[str, float]:
     """Print every figure, and write the pictures behind them to the work folder."""
-    networks = load_networks(str(config.folder), device=torch.device("cpu"), dtype=torch.float32)
+    networks = load_networks(str(config.folder), device=config.device, dtype=torch.float32)
     judges = Judges(FaceDetector(threads=1), IdentityEmbedder(threads=1))
     head = Head.load(cache=config.work / "cache")
     seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + config.people)

@@ -1,12 +1,20 @@
 """Make the shipped small model from nothing: `python -m hyperdreambooth.recipes.mini` (or `make mini`).
 
-Pictures, autoencoder, base model, hypernetwork, a sharper decoder, figures, model card: four hours on two CPU cores.
-Stopped at any point, it goes on from there. START HERE for how `mini` was made; each stage is a file of its own.
+Pictures, autoencoder, base model, hypernetwork, a sharper decoder, figures, model card: four hours on two CPU cores, or
+on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after` stops it in time.
+START HERE for how `mini` was made; each stage is a file of its own.
 """
 
+import argparse
+import os
 import shutil
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from hyperdreambooth.recipes import (
     evaluate,
@@ -19,38 +27,93 @@ from hyperdreambooth.recipes import (
 )
 from hyperdreambooth.recipes.model_card import write_model_card
 from hyperdreambooth.recipes.progress import say
+from hyperdreambooth.recipes.schedule import Deadline, TimeIsUp
+from hyperdreambooth.recipes.stage import CPU, StageConfig, chosen_device
+
+Stage = TypeVar("Stage", bound=StageConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many people are drawn, and how many steps each training takes. The defaults made the shipped weights."""
+
+    identities: int = pictures.PicturesConfig.identities
+    vae_steps: int = train_vae.VaeConfig.steps
+    base_steps: int = train_base.BaseConfig.steps
+    face_encoder_steps: int = train_face_encoder.FaceEncoderConfig.steps
+    hypernetwork_steps: int = train_hypernetwork.TrainHypernetworkConfig.steps
+    decoder_steps: int = train_decoder.DecoderConfig.steps
+
+
+# Of four times the batch (`stage.py`): 4.6 million pictures for the base model. A guess that no run has tested yet.
+GPU_PLAN = Plan(
+    identities=16_000,
+    vae_steps=12_000,
+    base_steps=24_000,
+    face_encoder_steps=3_000,
+    hypernetwork_steps=10_000,
+    decoder_steps=4_000,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniConfig:
-    """Minutes of two CPU cores for each stage; the pictures take as long as they take (about seven)."""
+    """Where, with what, and for how long."""
 
+    plan: Plan = field(default_factory=Plan)
     work: Path = Path("runs/mini")
     target: Path = Path("hyperdreambooth/mini")
-    identities: int = 6000
-    vae_minutes: float = 24
-    base_minutes: float = 94
-    face_encoder_minutes: float = 8
-    hypernetwork_minutes: float = 72
-    decoder_minutes: float = 6
+    start: Path | None = None
+    device: torch.device = CPU
+    deadline: Deadline = field(default_factory=Deadline)
     evaluation: evaluate.EvaluateConfig = field(default_factory=evaluate.EvaluateConfig)
 
 
 def main(config: MiniConfig) -> None:
     """All stages in order. What is finished is not done again."""
-    people = pictures.PicturesConfig(folder=config.work, identities=config.identities)
-    pictures.main(people)
-    train_vae.main(train_vae.VaeConfig(pictures=people, minutes=config.vae_minutes))
-    train_base.main(train_base.BaseConfig(pictures=people, minutes=config.base_minutes))
-    train_face_encoder.main(train_face_encoder.FaceEncoderConfig(pictures=people, minutes=config.face_encoder_minutes))
-    train_hypernetwork.main(
-        train_hypernetwork.TrainHypernetworkConfig(pictures=people, minutes=config.hypernetwork_minutes)
-    )
-    train_decoder.main(train_decoder.DecoderConfig(pictures=people, minutes=config.decoder_minutes))
-    publish(config.work / "base", config.target)
-    figures = evaluate.main(replace(config.evaluation, folder=config.target, work=config.work))
-    write_model_card(config.target, figures)
+    stages = stages_of(config)
+    for place, (name, stage) in enumerate(stages.items()):
+        try:
+            config.deadline.check("not begun")
+            stage()
+        except TimeIsUp as stopped:
+            left = ", ".join(list(stages)[place + 1 :]) or "nothing"
+            say(f"mini  time is up: {name}, {stopped}; after it {left}. The same command goes on")
+            return
     say(f"mini  done: {config.target}")
+
+
+def stages_of(config: MiniConfig) -> dict[str, Callable[[], None]]:
+    """What is to be done, by name, in order."""
+    plan = config.plan
+    people = pictures.PicturesConfig(
+        folder=config.work, identities=plan.identities, processes=os.cpu_count() or 1, deadline=config.deadline
+    )
+
+    def placed(stage: Stage, steps: int) -> Stage:
+        fitting = replace(stage, pictures=people, steps=steps, deadline=config.deadline, start=config.start)
+        return fitting.on(config.device)
+
+    return {
+        "pictures": partial(pictures.main, people),
+        "vae": partial(train_vae.main, placed(train_vae.VaeConfig(), plan.vae_steps)),
+        "base": partial(train_base.main, placed(train_base.BaseConfig(), plan.base_steps)),
+        "face encoder": partial(
+            train_face_encoder.main, placed(train_face_encoder.FaceEncoderConfig(), plan.face_encoder_steps)
+        ),
+        "hypernetwork": partial(
+            train_hypernetwork.main, placed(train_hypernetwork.TrainHypernetworkConfig(), plan.hypernetwork_steps)
+        ),
+        "decoder": partial(train_decoder.main, placed(train_decoder.DecoderConfig(), plan.decoder_steps)),
+        "figures": partial(finish, config),
+    }
+
+
+def finish(config: MiniConfig) -> None:
+    """Put the folder where it is shipped from, measure it, and write its card."""
+    publish(config.work / "base", config.target)
+    evaluation = replace(config.evaluation, folder=config.target, work=config.work, device=config.device)
+    write_model_card(config.target, evaluate.main(evaluation))
 
 
 def publish(made: Path, target: Path) -> None:
@@ -62,5 +125,29 @@ def publish(made: Path, target: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes files that only their owner may read
 
 
+def parsed(arguments: list[str] | None = None) -> MiniConfig:
+    """The command line: the device's own plan, and what is said otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m hyperdreambooth.recipes.mini", description=__doc__)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--stop-after", type=float, metavar="MINUTES", help="end cleanly, to be gone on with later")
+    parser.add_argument("--work", type=Path, default=MiniConfig.work, help="checkpoints and pictures")
+    parser.add_argument("--target", type=Path, default=MiniConfig.target, help="the finished folder: it is replaced")
+    parser.add_argument("--from", type=Path, dest="start", metavar="FOLDER", help="start from these weights")
+    for number in fields(Plan):
+        parser.add_argument(f"--{number.name.replace('_', '-')}", type=int, metavar="N")
+    given = parser.parse_args(arguments)
+    device = chosen_device(given.device)
+    plan = Plan() if device.type == "cpu" else GPU_PLAN
+    said = {name: value for name in asdict(plan) if (value := getattr(given, name)) is not None}
+    return MiniConfig(
+        plan=replace(plan, **said),
+        work=given.work,
+        target=given.target,
+        start=given.start,
+        device=device,
+        deadline=Deadline(minutes=given.stop_after),
+    )
+
+
 if __name__ == "__main__":
-    main(MiniConfig())
+    main(parsed())

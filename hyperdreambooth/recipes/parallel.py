@@ -34,7 +34,8 @@ class Gradients:
 
     def _one(self, loss_of: Callable[[Part], Tensor], part: Part) -> tuple[float, tuple[Tensor | None, ...]]:
         loss = loss_of(part)
-        return loss.item(), torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return loss.item(), gradients  # asked last: a GPU has to have finished by then
 
 
 def split(batch: Sequence[Tensor], *, parts: int) -> list[tuple[Tensor, ...]]:

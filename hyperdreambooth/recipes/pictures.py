@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from hyperdreambooth.portraits.identity import Identity, make_identity
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.progress import Progress
+from hyperdreambooth.recipes.schedule import Deadline
 
 STYLES = tuple(Style)
 POSE_DEGREES = (4.0, 10.0)  # of the first view, and of the others
@@ -39,6 +40,7 @@ class PicturesConfig:
     other_styles: int = 3  # beside the photo, of each view
     block: int = 100  # people per file
     processes: int = 2
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 def main(config: PicturesConfig) -> None:
@@ -53,6 +55,8 @@ def main(config: PicturesConfig) -> None:
     with multiprocessing.get_context("spawn").Pool(config.processes) as pool:
         for _ in pool.imap_unordered(functools.partial(_render_block, config), missing):
             progress.advance()
+            if progress.done < len(missing):
+                config.deadline.check(f"{len(starts) - len(missing) + progress.done} of {len(starts)} blocks drawn")
 
 
 def block_path(config: PicturesConfig, first: int) -> Path:

@@ -1,7 +1,7 @@
 """Train the UNet and the text encoder of `mini`: `python -m hyperdreambooth.recipes.train_base`.
 
 Latents are computed once; each picture has several true captions. The exported weights are a moving average.
-Resumable: the budget counts minutes of training, over all runs.
+Resumable.
 """
 
 import copy
@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import CLIPTokenizer
 
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import sample
@@ -33,17 +34,19 @@ from hyperdreambooth.recipes.architecture import (
     Mini,
     Network,
     export,
+    load_mini,
     make_scheduler,
     make_text_encoder,
     make_tokenizer,
     make_unet,
 )
 from hyperdreambooth.recipes.checkpoints import Checkpoint
-from hyperdreambooth.recipes.parallel import Gradients, split
-from hyperdreambooth.recipes.pictures import STYLES, PicturesConfig, load_pictures, person, view_context
+from hyperdreambooth.recipes.parallel import Gradients
+from hyperdreambooth.recipes.pictures import STYLES, load_pictures, person, view_context
 from hyperdreambooth.recipes.progress import Progress, say
-from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
+from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
+from hyperdreambooth.recipes.stage import StageConfig
 from hyperdreambooth.recipes.train_vae import to_pixels
 
 JUNK_SHARE = 0.08  # captions that get a word nobody knows, so that unknown words do no harm
@@ -52,11 +55,10 @@ PHOTOS_TO_CHECK = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseConfig:
-    """Minutes are of two CPU cores."""
+class BaseConfig(StageConfig):
+    """Steps are what the shipped weights took."""
 
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    minutes: float = 94
+    steps: int = 4007
     batch: int = 48
     learning_rate: float = 7e-4
     warmup_steps: int = 100
@@ -66,22 +68,13 @@ class BaseConfig:
     captions_each: int = 3
     average_steps: int = 4  # the moving average is taken so often: copying all weights costs time
     average_decay: float = 0.992
-    seed: int = 0
-    threads: int = 2
-
-    @property
-    def folder(self) -> Path:
-        return self.pictures.folder
 
 
 def main(config: BaseConfig) -> None:
     """Train, export to `base/` in the work folder now and then, and at the end."""
-    vae: Network = AutoencoderKL.from_pretrained(config.folder / "vae").eval().requires_grad_(False)
-    latents = cached_latents(vae, config)
     captions = cached_captions(config)
-    torch.manual_seed(config.seed)
-    tokenizer = make_tokenizer(caption for row in captions for caption in row)
-    mini = Mini(vae=vae, unet=make_unet(), text_encoder=make_text_encoder(tokenizer), tokenizer=tokenizer)
+    mini = untrained(config, captions)
+    latents = cached_latents(mini.vae, config)
     tokens = torch.stack([_tokens(mini, column) for column in zip(*captions, strict=True)])
     nothing = _tokens(mini, [""])
     averaged = copy.deepcopy(mini)
@@ -91,22 +84,23 @@ def main(config: BaseConfig) -> None:
     )
     networks = [mini.unet, mini.text_encoder, averaged.unet, averaged.text_encoder]
     checkpoint = Checkpoint(config.folder / "base.pt", networks=networks, optimizers=[adam])
-    budget = Budget(minutes=config.minutes, flat_share=config.flat_share, warmup_steps=config.warmup_steps)
+    budget = config.budget()
     budget.resume(checkpoint.load())
     gradients = Gradients(parameters, threads=config.threads)
     loss_of = partial(velocity_loss, mini, make_scheduler())
-    progress = Progress("base", total=round(config.minutes * 60), unit="s", every=30, done=int(budget.seconds()))
-    generator = torch.Generator().manual_seed(config.seed + budget.steps)
+    progress = Progress("base", total=config.steps, every=30, done=budget.steps)
     smooth = float("nan")
     while budget.left():
         set_learning_rate([adam], budget.factor())
+        generator = budget.generator(config.seed)
         batch = draw_batch(latents, tokens[budget.steps % len(tokens)], nothing, config, generator)
-        loss = gradients(loss_of, split(batch, parts=config.threads))
+        loss = gradients(loss_of, config.parts(batch))
         nn.utils.clip_grad_norm_(parameters, 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
         smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-        progress.advance(budget.advance(), steps=budget.steps, loss=smooth)
+        budget.advance()
+        progress.advance(loss=smooth)
         if budget.steps % config.average_steps == 0:
             update_average(networks[2:], networks[:2], min(config.average_decay, budget.steps / (budget.steps + 200)))
         if budget.every(minutes=9):
@@ -114,6 +108,27 @@ def main(config: BaseConfig) -> None:
             report(averaged, config.folder)
     checkpoint.save(budget.state())
     report(averaged, config.folder)
+    budget.check_spent()
+
+
+def untrained(config: BaseConfig, captions: list[list[str]]) -> Mini:
+    """The trained autoencoder, and the rest as it is before the first step."""
+    vae: Network = AutoencoderKL.from_pretrained(config.folder / "vae").eval().requires_grad_(False)
+    if config.start:
+        mini = replace(load_mini(config.start), vae=vae)
+    else:
+        tokenizer = stored_tokenizer(captions, config.folder / "tokenizer")
+        torch.manual_seed(config.seed)
+        mini = Mini(vae=vae, unet=make_unet(), text_encoder=make_text_encoder(tokenizer), tokenizer=tokenizer)
+    return mini.to(config.device)
+
+
+def stored_tokenizer(captions: list[list[str]], folder: Path) -> CLIPTokenizer:
+    """Learned once: what a checkpoint has learned about tokens is about these."""
+    if not folder.exists():
+        make_tokenizer(caption for row in captions for caption in row).save_pretrained(folder)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
@@ -122,18 +137,18 @@ def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
     if not path.exists():
         pictures, _ = load_pictures(config.pictures)
         say(f"base  encoding {len(pictures)} pictures")
-        np.save(path, _encode(vae, torch.from_numpy(pictures), threads=config.threads).numpy())
+        np.save(path, _encode(vae, torch.from_numpy(pictures), config).numpy())
     return torch.from_numpy(np.load(path)).float()
 
 
-def _encode(vae: Network, pictures: Tensor, *, threads: int) -> Tensor:
+def _encode(vae: Network, pictures: Tensor, config: BaseConfig) -> Tensor:
     def encoded(part: Tensor) -> Tensor:
         torch.set_num_threads(1)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents: Tensor = vae.encode(to_pixels(part)).latent_dist.mean
-            return latents.half()
+        with torch.no_grad(), torch.autocast(config.device.type, torch.bfloat16):
+            latents: Tensor = vae.encode(to_pixels(part.to(config.device))).latent_dist.mean
+            return latents.half().cpu()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(config.threads) as pool:
         return torch.cat(list(pool.map(encoded, torch.split(pictures, 32))))
 
 
@@ -181,7 +196,7 @@ def draw_batch(
 def velocity_loss(mini: Mini, scheduler: Network, batch: tuple[Tensor, ...]) -> Tensor:
     """|v̂ - v|², v = α ε - σ z (Salimans and Ho 2022)."""
     latents, prompts, noise, timesteps = batch
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(latents.device.type, torch.bfloat16):
         embeddings = mini.text_encoder(input_ids=prompts).last_hidden_state
         noisy = scheduler.add_noise(latents, noise, timesteps)
         predicted = mini.unet(noisy, timesteps, encoder_hidden_states=embeddings).sample
@@ -210,7 +225,7 @@ def report(mini: Mini, folder: Path) -> float:
 
 
 def _draw(mini: Mini, prompts: list[str], config: SampleConfig) -> list[Image.Image]:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(mini.base_model.device.type, torch.bfloat16):
         return sample(mini.base_model, prompts, seeds=range(len(prompts)), config=config)
 
 

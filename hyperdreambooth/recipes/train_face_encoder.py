@@ -23,10 +23,11 @@ from hyperdreambooth.portraits.identity import Identity
 from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.augmentation import jittered
 from hyperdreambooth.recipes.checkpoints import Checkpoint
-from hyperdreambooth.recipes.parallel import Gradients, split
-from hyperdreambooth.recipes.pictures import STYLES, PicturesConfig, load_pictures, person
+from hyperdreambooth.recipes.parallel import Gradients
+from hyperdreambooth.recipes.pictures import STYLES, load_pictures, person
 from hyperdreambooth.recipes.progress import Progress, say
-from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
+from hyperdreambooth.recipes.schedule import set_learning_rate
+from hyperdreambooth.recipes.stage import StageConfig
 from hyperdreambooth.recipes.train_vae import to_pixels
 
 FILE = "face_encoder.safetensors"
@@ -34,23 +35,17 @@ SLIDER_WEIGHT = 0.4  # most sliders move less than a pixel: at full weight their
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceEncoderConfig:
-    """Minutes are of two CPU cores."""
+class FaceEncoderConfig(StageConfig):
+    """Steps are what the shipped weights took."""
 
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
-    minutes: float = 8
+    steps: int = 1034
     batch: int = 64
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 50
+    flat_share: float = 0.2
     held_out: int = 64  # people who are never trained on: what is printed is about them
-    seed: int = 0
-    threads: int = 2
-
-    @property
-    def folder(self) -> Path:
-        return self.pictures.folder
 
 
 class IdentityReader(nn.Module):
@@ -71,32 +66,36 @@ def main(config: FaceEncoderConfig) -> None:
         return
     faces, numbers, people = photos_and_numbers(config)
     torch.manual_seed(config.seed)
-    reader = IdentityReader(config.hypernetwork, numbers=numbers.shape[1])
+    reader = IdentityReader(config.hypernetwork, numbers=numbers.shape[1]).to(config.device)
     adam = torch.optim.AdamW(reader.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     checkpoint = Checkpoint(config.folder / "face_encoder.pt", networks=[reader], optimizers=[adam])
-    budget = Budget(minutes=config.minutes, flat_share=0.2, warmup_steps=config.warmup_steps)
+    budget = config.budget()
     budget.resume(checkpoint.load())
-    progress = Progress("face encoder", total=round(config.minutes * 60), unit="s", done=int(budget.seconds()))
-    generator = torch.Generator().manual_seed(config.seed + budget.steps)
+    progress = Progress("face encoder", total=config.steps, done=budget.steps)
     gradients = Gradients(list(reader.parameters()), threads=config.threads)
     training = torch.from_numpy(np.flatnonzero(people >= config.held_out))
     while budget.left():
         set_learning_rate([adam], budget.factor())
+        generator = budget.generator(config.seed)
         chosen = training[torch.randint(len(training), (config.batch,), generator=generator)]
-        batch = [jittered(to_pixels(faces[chosen]), generator), numbers[chosen]]
-        loss = gradients(partial(_loss, reader), split(batch, parts=config.threads))
+        batch = [jittered(to_pixels(faces[chosen].to(config.device)), generator), numbers[chosen]]
+        loss = gradients(partial(_loss, reader), config.parts(batch))
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
-        progress.advance(budget.advance(), steps=budget.steps, loss=loss)
+        budget.advance()
+        progress.advance(loss=loss)
         if budget.every(minutes=2):
             checkpoint.save(budget.state())
+    checkpoint.save(budget.state())
+    budget.check_spent()
     held_out = torch.from_numpy(np.flatnonzero(people < config.held_out))
     with torch.no_grad():
-        error = functional.mse_loss(reader(to_pixels(faces[held_out])), numbers[held_out])
+        error = functional.mse_loss(reader(to_pixels(faces[held_out].to(config.device))).cpu(), numbers[held_out])
         explained = 1 - (error / numbers[held_out].square().mean()).item()
     say(f"face encoder  explains {explained:.0%} of what unseen people differ in")
-    save_file({name: tensor.contiguous() for name, tensor in reader.encoder.state_dict().items()}, config.folder / FILE)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in reader.encoder.state_dict().items()}
+    save_file(weights, config.folder / FILE)
 
 
 def load_face_encoder(encoder: FaceEncoder, folder: Path) -> bool:
@@ -130,7 +129,7 @@ def identity_numbers(identity: Identity) -> Array:
 
 def _loss(reader: IdentityReader, part: tuple[Tensor, ...]) -> Tensor:
     faces, numbers = part
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(faces.device.type, torch.bfloat16):
         read = reader(faces)
     return functional.mse_loss(read.float(), numbers)
 

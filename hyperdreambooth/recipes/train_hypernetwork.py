@@ -7,9 +7,8 @@ learned is the person. No weights are fitted beforehand (the paper's second loss
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,18 +18,19 @@ from torch import Tensor, nn
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.config import HypernetworkConfig, SampleConfig, load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_tokens, load_base_model, sample, tokenize
-from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
-from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, load_hypernetwork, save_hypernetwork
+from hyperdreambooth.lidb import AuxBasis, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 from hyperdreambooth.portraits.captions import STYLE_PHRASES
 from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.augmentation import jittered
 from hyperdreambooth.recipes.checkpoints import Checkpoint
 from hyperdreambooth.recipes.parallel import Gradients
-from hyperdreambooth.recipes.pictures import PicturesConfig, load_pictures
+from hyperdreambooth.recipes.pictures import load_pictures
 from hyperdreambooth.recipes.progress import Progress, say
-from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
+from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
+from hyperdreambooth.recipes.stage import StageConfig
 from hyperdreambooth.recipes.train_base import update_average
 from hyperdreambooth.recipes.train_face_encoder import load_face_encoder
 
@@ -42,14 +42,13 @@ SHEET_STYLES = (Style.PHOTO, Style.PHOTO, Style.PENCIL_SKETCH, Style.OIL_PAINTIN
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainHypernetworkConfig:
-    """Minutes are of two CPU cores. Numbers are ours: the paper gives none for this training."""
+class TrainHypernetworkConfig(StageConfig):
+    """Steps are what the shipped weights took. Numbers are ours: the paper gives none for this training."""
 
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
     base: str = "base"  # the base model, in the work folder
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
-    minutes: float = 72
-    people: int = 16  # subjects in a batch, over all threads
+    steps: int = 1664
+    batch: int = 16  # subjects in a batch, over all threads
     targets: int = 3  # pictures of each: the hypernetwork costs as much as the UNet, so one prediction serves several
     photo_share: float = 0.5  # of the targets; the others are in another style
     learning_rate: float = 3.5e-4  # 8e-4 diverged within four minutes
@@ -59,12 +58,6 @@ class TrainHypernetworkConfig:
     average_decay: float = 0.99
     average_steps: int = 4
     held_out: int = 64  # people who are never trained on: the loss on them is what is printed
-    seed: int = 0
-    threads: int = 2
-
-    @property
-    def folder(self) -> Path:
-        return self.pictures.folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,25 +81,25 @@ class Batch:
     timesteps: Tensor
     noise: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(getattr(self, part.name).to(device) for part in fields(self)))
+
 
 def main(config: TrainHypernetworkConfig) -> None:
     """Train, and export into the base model's folder now and then, and at the end."""
     folder = config.folder / config.base
-    base_model = load_base_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    base_model = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     everybody = load_people(config, base_model)
     people, held_out = everybody.rows(slice(config.held_out, None)), everybody.rows(slice(config.held_out))
-    hypernetwork = Hypernetwork(config.hypernetwork, aux_basis(base_model, load_personalize_config(folder).lidb))
-    hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
-    load_face_encoder(hypernetwork.encoder, config.folder)
+    hypernetwork = untrained(config, aux_basis(base_model, load_personalize_config(folder).lidb))
     averaged = copy.deepcopy(hypernetwork)
     adam = torch.optim.AdamW(hypernetwork.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     # Named after the base model's weights: a hypernetwork half trained for others is no start.
     path = config.folder / f"hypernetwork-{base_model.weights_hash[:12]}.pt"
     checkpoint = Checkpoint(path, networks=[hypernetwork, averaged], optimizers=[adam])
-    budget = Budget(minutes=config.minutes, flat_share=config.flat_share, warmup_steps=config.warmup_steps)
+    budget = config.budget()
     budget.resume(checkpoint.load())
-    progress = Progress(FOLDER, total=round(config.minutes * 60), unit="s", every=30, done=int(budget.seconds()))
-    generator = torch.Generator().manual_seed(config.seed + budget.steps)
+    progress = Progress(FOLDER, total=config.steps, every=30, done=budget.steps)
     # Attaching fills hooks in the base model, so each thread has one of its own.
     copies = [base_model, *(copy.deepcopy(base_model) for _ in range(config.threads - 1))]
     gradients = Gradients(list(hypernetwork.parameters()), threads=config.threads)
@@ -114,12 +107,14 @@ def main(config: TrainHypernetworkConfig) -> None:
     smooth = float("nan")
     while budget.left():
         set_learning_rate([adam], budget.factor())
+        generator = budget.generator(config.seed)
         loss = gradients(loss_of, [(copied, random_batch(people, base_model, config, generator)) for copied in copies])
         nn.utils.clip_grad_norm_(hypernetwork.parameters(), 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
         smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-        progress.advance(budget.advance(), steps=budget.steps, loss=smooth)
+        budget.advance()
+        progress.advance(loss=smooth)
         if budget.steps % config.average_steps == 0:
             decay = min(config.average_decay, budget.steps / (budget.steps + 50))
             update_average([averaged], [hypernetwork], decay)
@@ -128,6 +123,17 @@ def main(config: TrainHypernetworkConfig) -> None:
             report(base_model, averaged, held_out, config)
     checkpoint.save(budget.state())
     report(base_model, averaged, held_out, config)
+    budget.check_spent()
+
+
+def untrained(config: TrainHypernetworkConfig, basis: AuxBasis) -> Hypernetwork:
+    """As it is before the first step: another's weights, or random ones behind a face encoder that can see."""
+    if config.start and (config.start / FOLDER).exists():
+        return load_hypernetwork(config.start / FOLDER, basis).train().requires_grad_(True)
+    hypernetwork = Hypernetwork(config.hypernetwork, basis)
+    hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
+    load_face_encoder(hypernetwork.encoder, config.folder)
+    return hypernetwork.to(config.device)
 
 
 def load_people(config: TrainHypernetworkConfig, base_model: BaseModel) -> People:
@@ -151,10 +157,10 @@ def random_batch(
     people: People, base_model: BaseModel, config: TrainHypernetworkConfig, generator: torch.Generator
 ) -> Batch:
     """One thread's share: a reference photo of each of some people, and other pictures of them to be denoised."""
-    subjects, targets = config.people // config.threads, config.targets
+    subjects, targets = config.batch // config.threads, config.targets
     rows = torch.randint(len(people.references), (subjects,), generator=generator)
     views = torch.randint(people.references.shape[1], (subjects,), generator=generator)
-    faces = jittered(people.references[rows, views].float() / 127.5 - 1, generator)
+    faces = jittered(people.references[rows, views].to(config.device).float() / 127.5 - 1, generator)
     # Photos and styled pictures are drawn with the weights that make their shares come out.
     is_photo = people.styles[rows] == STYLES.index(Style.PHOTO)  # [S, pictures]
     photos = is_photo.sum(dim=1, keepdim=True)
@@ -167,7 +173,7 @@ def random_batch(
     timesteps = stratified_timesteps(subjects * targets, base_model.scheduler.config.num_train_timesteps, generator)[
         torch.randperm(subjects * targets, generator=generator)
     ]
-    return Batch(faces, latents, tokens, timesteps, torch.randn(latents.shape, generator=generator))
+    return Batch(faces, latents, tokens, timesteps, torch.randn(latents.shape, generator=generator)).to(config.device)
 
 
 def prediction_loss(base_model: BaseModel, hypernetwork: Hypernetwork, batch: Batch) -> Tensor:
@@ -219,10 +225,14 @@ def draw_sheet(base_model: BaseModel, hypernetwork: Hypernetwork, held_out: Peop
     people = held_out.rows(slice(SHEET_PEOPLE))
     is_photo = people.styles[0] == STYLES.index(Style.PHOTO)
     first, *_, last = is_photo.nonzero()[:, 0].tolist()
-    sheet = [picture for view in (first, last) for picture in decode_latents(base_model, people.latents[:, view])]
-    prediction = hypernetwork(people.references[:, 0].float() / 127.5 - 1)
+    sheet = [
+        picture
+        for view in (first, last)
+        for picture in decode_latents(base_model, people.latents[:, view].to(base_model.device))
+    ]
+    prediction = hypernetwork(people.references[:, 0].to(base_model.device).float() / 127.5 - 1)
     # Guidance doubles the batch: the halves repeat the people, they don't continue them.
-    with attach(base_model, prediction, subject_of_sample=torch.arange(SHEET_PEOPLE)):
+    with attach(base_model, prediction, subject_of_sample=torch.arange(SHEET_PEOPLE, device=base_model.device)):
         for row, style in enumerate(SHEET_STYLES):
             seeds = range(100 * row, 100 * row + SHEET_PEOPLE)
             prompts = [STYLE_PHRASES[style][0].format("a [V] face")] * SHEET_PEOPLE
@@ -234,7 +244,7 @@ def _prompts(config: TrainHypernetworkConfig, base_model: BaseModel, style: Styl
     """Ways to ask for the subject in a style: [phrases, tokens]."""
     wishes = load_personalize_config(config.folder / config.base)
     phrases = [STYLE_PHRASES[style][place % len(STYLE_PHRASES[style])] for place in range(PHRASES_EACH)]
-    return tokenize(base_model, [phrase.format(f"a {wishes.subject}") for phrase in phrases])
+    return tokenize(base_model, [phrase.format(f"a {wishes.subject}") for phrase in phrases]).cpu()
 
 
 if __name__ == "__main__":

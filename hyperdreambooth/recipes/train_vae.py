@@ -1,11 +1,11 @@
 """Train the autoencoder of `mini` on rendered portraits: `python -m hyperdreambooth.recipes.train_vae`.
 
 Its loss looks at colours and at edges, and more closely at the face: what is blurred here, no later stage can draw.
-Resumable: the budget counts minutes of training, over all runs.
+Resumable.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,38 +16,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyperdreambooth.portraits.arrays import Array
-from hyperdreambooth.recipes.architecture import DOWNSCALE, Network, make_vae
+from hyperdreambooth.recipes.architecture import DOWNSCALE, Network, load_mini, make_vae
 from hyperdreambooth.recipes.checkpoints import Checkpoint
-from hyperdreambooth.recipes.parallel import Gradients, split
-from hyperdreambooth.recipes.pictures import PicturesConfig, load_pictures
+from hyperdreambooth.recipes.parallel import Gradients
+from hyperdreambooth.recipes.pictures import load_pictures
 from hyperdreambooth.recipes.progress import Progress, say
-from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
+from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
+from hyperdreambooth.recipes.stage import StageConfig
 
 HELD_OUT = 256  # the last pictures are never trained on
 QUIET = -6.0  # log-variance at the start: noise that does not drown what the encoder has yet to learn
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeConfig:
-    """Minutes are of two CPU cores."""
+class VaeConfig(StageConfig):
+    """Steps are what the shipped weights took."""
 
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    minutes: float = 24
+    steps: int = 3408
     batch: int = 16  # small: at this stage more steps help more than calmer ones
     learning_rate: float = 1.5e-3
     warmup_steps: int = 50
-    flat_share: float = 0.3  # of the budget, before the learning rate falls along a cosine to zero
+    flat_share: float = 0.3
     kl_weight: float = 5e-7  # of the sum over a picture's 1024 latents
     edge_weight: float = 0.7
     square_weight: float = 2.0
     face_weight: float = 2.0  # added to the weight of a pixel in the middle of the face
-    seed: int = 0
-    threads: int = 2
-
-    @property
-    def folder(self) -> Path:
-        return self.pictures.folder
 
 
 def main(config: VaeConfig) -> None:
@@ -55,35 +49,46 @@ def main(config: VaeConfig) -> None:
     if (config.folder / "vae").exists():
         return
     pictures = torch.from_numpy(load_pictures(config.pictures)[0])
-    training, held_out = pictures[:-HELD_OUT], to_pixels(pictures[-HELD_OUT:])
-    torch.manual_seed(config.seed)
-    vae = make_vae()
-    torch.nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], QUIET)
+    training, held_out = pictures[:-HELD_OUT], to_pixels(pictures[-HELD_OUT:].to(config.device))
+    vae = (load_mini(config.start).vae if config.start else fresh_vae(config.seed)).to(config.device)
     adam = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0)
     checkpoint = Checkpoint(config.folder / "vae.pt", networks=[vae], optimizers=[adam])
-    budget = Budget(minutes=config.minutes, flat_share=config.flat_share, warmup_steps=config.warmup_steps)
+    budget = config.budget()
     budget.resume(checkpoint.load())
-    progress = Progress("vae", total=round(config.minutes * 60), unit="s", every=30, done=int(budget.seconds()))
-    generator = torch.Generator().manual_seed(config.seed + budget.steps)
+    progress = Progress("vae", total=config.steps, every=30, done=budget.steps)
     latent_shape = (config.batch, vae.config.latent_channels, *(side // DOWNSCALE for side in training.shape[1:3]))
     gradients = Gradients(list(vae.parameters()), threads=config.threads)
-    loss_of = partial(vae_loss, vae, face_weights(training.shape[1], config.face_weight), config)
+    weights = face_weights(training.shape[1], config.face_weight).to(config.device)
+    loss_of = partial(vae_loss, vae, weights, config)
     while budget.left():
         set_learning_rate([adam], budget.factor())
-        batch = to_pixels(training[torch.randint(len(training), (config.batch,), generator=generator)])
-        noise = torch.randn(latent_shape, generator=generator)
-        loss = gradients(loss_of, split([batch, noise], parts=config.threads))
+        generator = budget.generator(config.seed)
+        chosen = training[torch.randint(len(training), (config.batch,), generator=generator)]
+        batch = [to_pixels(chosen.to(config.device)), torch.randn(latent_shape, generator=generator)]
+        loss = gradients(loss_of, config.parts(batch))
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
-        progress.advance(budget.advance(), steps=budget.steps, loss=loss)
+        budget.advance()
+        progress.advance(loss=loss)
         if budget.every(minutes=4):
             checkpoint.save(budget.state())
             report(vae, held_out, config.folder / "vae.png")
+    checkpoint.save(budget.state())
+    budget.check_spent()
     vae.eval()
-    fold_scale(vae, to_pixels(training[:: max(1, len(training) // 2048)]))
+    if budget.steps:  # or the latents must stay what the UNet knows
+        fold_scale(vae, to_pixels(training[:: max(1, len(training) // 2048)].to(config.device)))
     report(vae, held_out, config.folder / "vae.png")
     vae.save_pretrained(config.folder / "vae")
+
+
+def fresh_vae(seed: int) -> Network:
+    """Random weights, and little noise."""
+    torch.manual_seed(seed)
+    vae = make_vae()
+    torch.nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], QUIET)
+    return vae
 
 
 def to_pixels(pictures: Tensor) -> Tensor:
@@ -93,7 +98,7 @@ def to_pixels(pictures: Tensor) -> Tensor:
 
 def to_pictures(pixels: Tensor) -> Array:
     """The way back, clipped."""
-    array: Array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    array: Array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return array
 
 
@@ -108,7 +113,7 @@ def face_weights(size: int, extra: float) -> Tensor:
 def vae_loss(vae: Network, weights: Tensor, config: VaeConfig, part: tuple[Tensor, ...]) -> Tensor:
     """Reconstruction from a noisy latent, and a little pressure towards a normal distribution."""
     pixels, noise = part
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
     kl: Tensor = posterior.kl().mean()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -9,7 +10,15 @@ from transformers import CLIPTokenizer
 
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import load_base_model
-from hyperdreambooth.recipes.architecture import PERSONALIZATION, PROMPT_TOKENS, Mini, export, make_mini, make_tokenizer
+from hyperdreambooth.recipes.architecture import (
+    PERSONALIZATION,
+    PROMPT_TOKENS,
+    Mini,
+    export,
+    load_mini,
+    make_mini,
+    make_tokenizer,
+)
 
 CAPTIONS = ["a photo of a [V] face", "a pencil sketch of an old woman with long grey hair"]
 
@@ -32,6 +41,22 @@ def test_known_words_and_the_identifier_are_one_token_each() -> None:
     tokenizer = make_tokenizer(CAPTIONS)
     assert len(tokenizer(CAPTIONS[0]).input_ids) == len(CAPTIONS[0].split()) + 2
     assert len(tokenizer(CAPTIONS[1].upper()).input_ids) == len(CAPTIONS[1].split()) + 2
+
+
+def test_the_same_captions_make_the_same_tokenizer() -> None:
+    rng = np.random.default_rng(0)
+    rare = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(2000)]  # all pairs equally rare
+    first, *others = (make_tokenizer([*CAPTIONS, *rare]).backend_tokenizer.to_str() for _ in range(4))
+    assert all(other == first for other in others)
+
+
+def test_a_folder_is_trained_further_in_full_precision(mini: Mini, folder: Path) -> None:
+    loaded = load_mini(folder)
+    for network, before in ((loaded.unet, mini.unet), (loaded.text_encoder, mini.text_encoder), (loaded.vae, mini.vae)):
+        for weight, rounded in zip(network.parameters(), before.parameters(), strict=True):
+            assert weight.requires_grad
+            torch.testing.assert_close(weight, rounded.half().float(), rtol=0, atol=0)
+    assert loaded.tokenizer(CAPTIONS).input_ids == mini.tokenizer(CAPTIONS).input_ids
 
 
 def test_unknown_words_become_letters_and_never_the_unknown_token() -> None:

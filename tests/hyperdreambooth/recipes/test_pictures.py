@@ -1,14 +1,20 @@
 """People are rendered in blocks; a block that is there is not rendered again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hyperdreambooth.recipes.pictures import STYLES, PicturesConfig, block_path, load_pictures, main
+from hyperdreambooth.recipes.schedule import TimeIsUp
+from tests.hyperdreambooth.recipes.stops import StopAfter
 
 
 def test_blocks_hold_every_view_and_style_and_are_written_once(tmp_path: Path) -> None:
     config = PicturesConfig(folder=tmp_path, size=32, identities=2, block=1, processes=1, other_styles=2)
+    with pytest.raises(TimeIsUp, match="1 of 2 blocks"):
+        main(replace(config, deadline=StopAfter(steps=0)))
     main(config)
     pictures, records = load_pictures(config)
     assert pictures.shape == (2 * 2 * 3, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""Budgets count minutes over all runs, and learning rates follow them."""
+"""Budgets count steps over all runs, learning rates follow them, and a run stops in time."""
 
 import time
 
@@ -6,47 +6,68 @@ import pytest
 import torch
 from torch import nn
 
-from hyperdreambooth.recipes.schedule import Budget, set_learning_rate
+from hyperdreambooth.recipes.progress import Clock
+from hyperdreambooth.recipes.schedule import Budget, Deadline, TimeIsUp, set_learning_rate
 
 
-def budget(*, seconds: float, steps: int = 1000) -> Budget:
-    """One of a hundred seconds, so far into it."""
-    made = Budget(minutes=100 / 60, flat_share=0.5, warmup_steps=10, began=time.monotonic())
-    made.resume({"steps": steps, "seconds": seconds})
+def budget(*, steps: int, deadline: Deadline | None = None) -> Budget:
+    """One of a hundred steps, so far into it."""
+    made = Budget(total=100, flat_share=0.5, warmup_steps=10, deadline=deadline or Deadline())
+    made.resume({"steps": steps})
     return made
 
 
 def test_the_rate_warms_up_stays_flat_and_falls_to_zero() -> None:
-    assert budget(seconds=0, steps=0).factor() == pytest.approx(0.1)
-    assert budget(seconds=40).factor() == pytest.approx(1)
-    assert budget(seconds=75).factor() == pytest.approx(0.5, abs=0.01)
-    assert budget(seconds=99.9).factor() < 0.01
+    assert budget(steps=0).factor() == pytest.approx(0.1)
+    assert budget(steps=40).factor() == pytest.approx(1)
+    assert budget(steps=75).factor() == pytest.approx(0.5)
+    assert budget(steps=99).factor() < 0.01
 
 
 def test_a_resumed_budget_goes_on_where_it_stopped() -> None:
-    first = budget(seconds=60)
+    first = budget(steps=60)
     first.advance()
-    resumed = Budget(minutes=100 / 60, flat_share=0.5, warmup_steps=10)
+    resumed = budget(steps=0)
     resumed.resume(first.state())
-    assert resumed.steps == 1001
-    assert resumed.advance() <= 1  # seconds of earlier runs are not told again
-    assert resumed.steps == 1002
-    assert resumed.share() == pytest.approx(0.6, abs=0.01)
+    assert resumed.steps == 61
     assert resumed.left()
-    assert not budget(seconds=100).left()
+    assert not budget(steps=100).left()
+    budget(steps=100).check_spent()
+
+
+def test_the_numbers_of_a_step_do_not_depend_on_the_run() -> None:
+    first, resumed = budget(steps=6), budget(steps=7)
+    torch.randn(3, generator=first.generator(0))
+    first.advance()
+    drawn, again, of_another_step, of_another_seed = (
+        torch.randn(3, generator=generator)
+        for generator in (
+            first.generator(0),
+            resumed.generator(0),
+            budget(steps=8).generator(0),
+            resumed.generator(1),
+        )
+    )
+    assert torch.equal(drawn, again)
+    assert not torch.equal(drawn, of_another_step)
+    assert not torch.equal(drawn, of_another_seed)
+
+
+def test_a_run_that_stops_in_time_says_how_far_it_is() -> None:
+    began = Clock(began=time.monotonic() - 61)
+    assert budget(steps=3, deadline=Deadline(minutes=2, clock=began)).left()
+    late = budget(steps=3, deadline=Deadline(minutes=1, clock=began))
+    assert not late.left()
+    with pytest.raises(TimeIsUp, match="3 of 100 steps"):
+        late.check_spent()
+    with pytest.raises(TimeIsUp, match="not begun"):
+        late.deadline.check("not begun")
 
 
 def test_time_for_a_checkpoint_comes_once_in_so_many_minutes() -> None:
-    made = Budget(minutes=10, flat_share=0, warmup_steps=1, began=time.monotonic() - 61)
+    made = Budget(total=10, flat_share=0, warmup_steps=1, _marked=time.monotonic() - 61)
     assert made.every(minutes=1)
     assert not made.every(minutes=1)
-
-
-def test_advance_returns_every_second_once() -> None:
-    made = Budget(minutes=10, flat_share=0, warmup_steps=1, began=time.monotonic() - 5.5)
-    assert made.advance() == 5
-    assert made.advance() == 0
-    assert made.steps == 2
 
 
 def test_each_group_keeps_its_own_full_rate() -> None:

@@ -1,10 +1,22 @@
-"""Batches, captions and averages of the base model's training."""
+"""Batches, captions and averages of the base model's training; where it starts, and where it goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from hyperdreambooth.recipes.train_base import BaseConfig, draw_batch, update_average, with_junk
+from hyperdreambooth.recipes import train_base
+from hyperdreambooth.recipes.architecture import export, make_mini, make_vae
+from hyperdreambooth.recipes.pictures import PicturesConfig
+from hyperdreambooth.recipes.schedule import TimeIsUp
+from hyperdreambooth.recipes.train_base import BaseConfig, draw_batch, main, untrained, update_average, with_junk
+from tests.hyperdreambooth.recipes.stops import StopAfter
+
+CAPTIONS = [["a photo of a [V] face", "a pencil sketch of a woman"]] * 6
 
 
 def test_a_batch_spreads_its_timesteps_and_empties_some_prompts() -> None:
@@ -43,3 +55,42 @@ def test_the_average_moves_its_share_of_the_way() -> None:
         average.weight.fill_(0), network.weight.fill_(1)
     update_average([average], [network], 0.9)
     assert torch.allclose(average.weight, torch.tensor(0.1))
+
+
+def work_folder(folder: Path) -> BaseConfig:
+    """An autoencoder, latents and captions: what the base model learns from."""
+    folder.mkdir()
+    make_vae().save_pretrained(folder / "vae")
+    np.save(folder / "latents.npy", np.random.default_rng(0).normal(size=(6, 16, 8, 8)).astype(np.float16))
+    (folder / "captions.json").write_text(json.dumps(CAPTIONS))
+    return BaseConfig(pictures=PicturesConfig(folder=folder), steps=5, batch=2, threads=1, average_steps=2)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_base, "report", lambda mini, folder: None)  # its pictures take a minute
+    whole, stopped = work_folder(tmp_path / "whole"), work_folder(tmp_path / "stopped")
+    main(whole)
+    with pytest.raises(TimeIsUp, match="3 of 5 steps"):
+        main(replace(stopped, deadline=StopAfter(steps=3)))
+    main(stopped)
+    one, other = (torch.load(config.folder / "base.pt", weights_only=True) for config in (whole, stopped))
+    torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_a_warm_start_takes_weights_and_tokens_but_the_work_folders_autoencoder(tmp_path: Path) -> None:
+    config = work_folder(tmp_path / "work")
+    before = make_mini(["a portrait of somebody"])
+    export(before, tmp_path / "shipped")
+    mini = untrained(replace(config, start=tmp_path / "shipped"), CAPTIONS)
+    assert torch.equal(mini.unet.conv_in.weight, before.unet.conv_in.weight.half().float())
+    assert mini.tokenizer("somebody").input_ids == before.tokenizer("somebody").input_ids
+    assert not torch.equal(mini.vae.decoder.conv_in.weight, before.vae.decoder.conv_in.weight.half().float())
+    cold = untrained(config, CAPTIONS)
+    assert cold.tokenizer("somebody").input_ids != before.tokenizer("somebody").input_ids
+
+
+def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:
+    config = work_folder(tmp_path / "work")
+    first = untrained(config, CAPTIONS).tokenizer
+    again = untrained(config, [["other words entirely"]]).tokenizer
+    assert again(CAPTIONS[0]).input_ids == first(CAPTIONS[0]).input_ids

@@ -37,7 +37,7 @@ def test_what_changes_a_person_changes_a_number() -> None:
 def test_a_trained_encoder_is_found_by_the_hypernetwork_and_none_is_no_error(tmp_path: Path) -> None:
     people = pictures.PicturesConfig(folder=tmp_path, size=32, identities=6, block=6, processes=1, other_styles=1)
     pictures.main(people)
-    config = FaceEncoderConfig(pictures=people, hypernetwork=SMALL, minutes=0.01, batch=4, held_out=2)
+    config = FaceEncoderConfig(pictures=people, hypernetwork=SMALL, steps=3, batch=4, held_out=2)
     faces, numbers, rows = photos_and_numbers(config)
     assert faces.shape == (6 * 2, 32, 32, 3)
     assert rows.tolist() == [row for row in range(6) for _ in range(2)]

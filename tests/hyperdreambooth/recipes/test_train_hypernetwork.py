@@ -13,14 +13,17 @@ from hyperdreambooth.hypernetwork import Hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
 from hyperdreambooth.recipes.augmentation import jittered
 from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
+from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_hypernetwork import (
     TrainHypernetworkConfig,
     load_people,
     main,
     prediction_loss,
     random_batch,
+    untrained,
 )
 from tests.hyperdreambooth.conftest import CPU, LIDB
+from tests.hyperdreambooth.recipes.stops import StopAfter
 
 PEOPLE, VIEWS, OTHER_STYLES = 24, 2, 2
 STYLED = 100  # what the mean of a styled picture's latents has above the photo's
@@ -45,7 +48,7 @@ def config(tmp_path: Path, tiny_folder: Path, base_model: BaseModel) -> TrainHyp
     latents = rng.normal(size=(len(records), *base_model.latent_shape)) + means[:, None, None, None]
     np.save(tmp_path / "latents.npy", latents.astype(np.float16))
     return TrainHypernetworkConfig(
-        pictures=pictures, hypernetwork=HYPERNETWORK, minutes=0.05, people=4, targets=3, held_out=8, threads=1
+        pictures=pictures, hypernetwork=HYPERNETWORK, steps=3, batch=4, targets=3, held_out=8, threads=1
     )
 
 
@@ -111,3 +114,28 @@ def test_a_run_exports_a_hypernetwork_that_the_base_model_opens_and_goes_on_wher
     first = capsys.readouterr().out
     main(config)  # the budget is spent: nothing is trained, everything is reported again
     assert first.splitlines()[-1].split("held-out")[1] == capsys.readouterr().out.splitlines()[-1].split("held-out")[1]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(config: TrainHypernetworkConfig) -> None:
+    def checkpoint() -> dict[str, object]:
+        (path,) = config.folder.glob("hypernetwork-*.pt")
+        saved: dict[str, object] = torch.load(path, weights_only=True)
+        path.unlink()
+        return saved
+
+    main(config)
+    whole = checkpoint()
+    with pytest.raises(TimeIsUp, match="1 of 3 steps"):
+        main(replace(config, deadline=StopAfter(steps=1)))
+    main(config)
+    torch.testing.assert_close(checkpoint(), whole, rtol=0, atol=0)
+
+
+def test_a_warm_start_takes_the_hypernetwork_over(
+    config: TrainHypernetworkConfig, tiny_folder: Path, tiny_networks: Networks
+) -> None:
+    assert tiny_networks.hypernetwork is not None
+    warm = untrained(replace(config, start=tiny_folder), tiny_networks.basis)
+    torch.testing.assert_close(warm.state_dict(), tiny_networks.hypernetwork.state_dict(), rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in warm.parameters())
+    assert not torch.equal(untrained(config, tiny_networks.basis).decoder.heads, warm.decoder.heads)

@@ -1,16 +1,56 @@
-"""The autoencoder's loss, and the folding of its scale."""
+"""The autoencoder's loss, the folding of its scale, and its training in pieces."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
-from hyperdreambooth.recipes.architecture import make_vae
+from hyperdreambooth.recipes.architecture import AutoencoderKL, export, make_mini, make_vae
+from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
+from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_vae import (
+    HELD_OUT,
     VaeConfig,
     face_weights,
     fold_scale,
+    main,
     reconstruction_loss,
     to_pictures,
     to_pixels,
 )
+from tests.hyperdreambooth.recipes.stops import StopAfter
+
+
+def work_folder(folder: Path) -> VaeConfig:
+    """With pictures of noise."""
+    people = PicturesConfig(folder=folder, identities=1)
+    (folder / "pictures").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (HELD_OUT + 8, 64, 64, 3), dtype=np.uint8)
+    np.savez(block_path(people, 0), pictures=noise, records=np.zeros((len(noise), 3), int))
+    return VaeConfig(pictures=people, steps=4, batch=2, threads=1)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, stopped = work_folder(tmp_path / "whole"), work_folder(tmp_path / "stopped")
+    main(whole)
+    with pytest.raises(TimeIsUp, match="2 of 4 steps"):
+        main(replace(stopped, deadline=StopAfter(steps=2)))
+    assert not (stopped.folder / "vae").exists()
+    main(stopped)
+    one, other = (AutoencoderKL.from_pretrained(config.folder / "vae").state_dict() for config in (whole, stopped))
+    torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_an_autoencoder_that_is_only_taken_over_keeps_its_latents(tmp_path: Path) -> None:
+    before = make_mini(["a face"])
+    export(before, tmp_path / "shipped")
+    config = replace(work_folder(tmp_path / "work"), start=tmp_path / "shipped", steps=0)
+    main(config)
+    taken = AutoencoderKL.from_pretrained(config.folder / "vae").state_dict()
+    for name, weight in before.vae.state_dict().items():
+        torch.testing.assert_close(taken[name], weight.half().float(), rtol=0, atol=0)
 
 
 def test_pixels_and_pictures_are_inverse() -> None:
