@@ -61,7 +61,7 @@ class Budget:
 
     def generator(self, seed: int) -> torch.Generator:
         """The numbers of this step: nothing random is carried from step to step, so any run takes the same one."""
-        number = np.random.SeedSequence([seed, id(self)]).generate_state(1, np.uint64)[0]
+        number = np.random.SeedSequence([seed, self.steps]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(number >> 1))
 
     def factor(self) -> float:
