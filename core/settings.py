@@ -19,9 +19,10 @@ class Environment(StrEnum):
 
 
 class Acceleration(StrEnum):
-    """What a GPU does beyond running the networks as they are."""
+    """What is done beyond running the networks as they are."""
 
     NONE = "none"
+    BFLOAT16 = "bfloat16"
     COMPILE = "compile"
 
 
@@ -57,7 +58,8 @@ class Settings(BaseSettings):
     base_model_name: str | None = Field(None, description="What callers call it; the folder's name if unset.")
     device: str = Field("auto", description="`auto` takes a GPU if there is one.")
     acceleration: Acceleration = Field(
-        Acceleration.NONE, description="`compile`: compiled transformer blocks, channels_last. On a GPU only."
+        Acceleration.NONE,
+        description="`bfloat16`: on a CPU too. `compile`: compiled blocks, channels_last, on a GPU only.",
     )
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="So many jobs at most are claimed and run as one batch; `auto`: each worker measures it."

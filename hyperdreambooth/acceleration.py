@@ -1,7 +1,8 @@
-"""Compiled transformer blocks: what a GPU gains from fused kernels, with subjects still switched for free.
+"""What may be faster than running the networks as they are: plain attention on a CPU, compiled blocks on a GPU.
 
-Compilation sees the deltas' hooks as part of the graph and their factors as its inputs, so another subject, and other
-merged weights, run what is compiled already. A new graph is made for other shapes and ranks only.
+Subjects are still switched for free: compilation sees the deltas' hooks as part of the graph and their factors as its
+inputs, so another subject, and other merged weights, run what is compiled already. A new graph is made for other
+shapes and ranks only.
 """
 
 import torch
@@ -21,3 +22,11 @@ def compile_blocks(base_model: BaseModel, *, backend: str = "inductor") -> None:
         network.to(memory_format=torch.channels_last)
     torch._dynamo.config.recompile_limit = GRAPHS_OF_A_BLOCK
     base_model.unet.compile_repeated_blocks(backend=backend)
+
+
+def attend_in_plain_products() -> None:
+    """For the whole process: softmax(Q K^T) V as products of their own.
+
+    In bfloat16 on a CPU torch's fused attention takes four times as long backwards (docs/experiments.md).
+    """
+    torch.backends.cuda.enable_flash_sdp(enabled=False)  # despite its name, the CPU's fused kernel too

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from hyperdreambooth.lidb import LiDB
 
+TINY = 1e-30
+
 
 def flatten(lidb: LiDB) -> Tensor:
     """All train matrices as one tensor [S, numbers]."""
@@ -27,12 +29,19 @@ def clip_each(gradient: Tensor, max_norms: Tensor) -> Tensor:
 
 
 class SubjectwiseAdam:
-    """Adam (Kingma and Ba 2015) whose step count, like its moments and learning rate, belongs to each subject."""
+    """Adam (Kingma and Ba 2015) whose step count, like its moments and learning rate, belongs to each subject.
 
-    def __init__(self, numbers: Tensor, *, betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-8) -> None:
+    ε is a share of the root mean square of all the subject's gradients:  x -= η m̂ / (√v̂ + share √(mean v̂)). Adam's own
+    ε of 1e-8 lets numbers whose gradient is hardly more than rounding move as far as all others, and what neighbours in
+    the batch change in the rounding then grows into other weights (docs/experiments.md).
+    """
+
+    def __init__(
+        self, numbers: Tensor, *, betas: tuple[float, float] = (0.9, 0.99), epsilon_share: float = 0.3
+    ) -> None:
         self.numbers = numbers
         self.betas = betas
-        self.epsilon = epsilon
+        self.epsilon_share = epsilon_share
         self.first_moment = torch.zeros_like(numbers)
         self.second_moment = torch.zeros_like(numbers)
         self.steps = numbers.new_zeros(numbers.shape[0], 1)
@@ -45,8 +54,10 @@ class SubjectwiseAdam:
         self.first_moment = torch.lerp(gradient, self.first_moment, beta1)
         self.second_moment = torch.lerp(gradient**2, self.second_moment, beta2)
         mean = self.first_moment / (1 - beta1**self.steps)
-        root = (self.second_moment / (1 - beta2**self.steps)).sqrt() + self.epsilon
-        self.numbers -= learning_rates[:, None] * mean / root
+        square = self.second_moment / (1 - beta2**self.steps)
+        epsilon = self.epsilon_share * square.mean(dim=1, keepdim=True).sqrt()
+        # A subject without any gradient stays where it is.
+        self.numbers -= learning_rates[:, None] * mean / (square.sqrt() + epsilon).clamp(min=TINY)
 
     @torch.no_grad()
     def keep(self, rows: Tensor) -> None:

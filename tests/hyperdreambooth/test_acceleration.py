@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hyperdreambooth.acceleration import compile_blocks
+from hyperdreambooth.acceleration import attend_in_plain_products, compile_blocks
 from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
@@ -91,3 +93,16 @@ def test_other_subjects_are_finetuned_by_the_same_graphs(base_model: BaseModel) 
     assert graphs() == made
     for found, wanted in zip((first, second), expected, strict=True):
         assert torch.linalg.vector_norm(found - wanted) <= 1e-3 * torch.linalg.vector_norm(wanted)
+
+
+def test_plain_attention_is_the_same_attention() -> None:
+    query, key, value = torch.randn(3, 2, 4, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.profiler.profile() as fused_run:
+        fused = functional.scaled_dot_product_attention(query, key, value)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # puts back what is changed within
+        attend_in_plain_products()
+        with torch.profiler.profile() as plain_run:
+            plain = functional.scaled_dot_product_attention(query, key, value)
+    assert any("flash" in event.key for event in fused_run.key_averages())
+    assert not any("flash" in event.key for event in plain_run.key_averages())
+    torch.testing.assert_close(plain, fused, rtol=0.02, atol=0.02)

@@ -14,11 +14,12 @@ def test_a_bank_is_a_view_of_all_train_matrices(base_model: BaseModel) -> None:
     assert back.a_train.untyped_storage().data_ptr() == numbers.untyped_storage().data_ptr()
 
 
-def test_the_optimiser_is_torchs_adam_for_each_subject() -> None:
+def test_without_its_epsilon_the_optimiser_is_torchs_adam_for_each_subject() -> None:
     generator = torch.Generator().manual_seed(0)
     start, gradients = torch.randn(2, 5, generator=generator), torch.randn(3, 2, 5, generator=generator)
     numbers, parameter = start.clone(), torch.nn.Parameter(start.clone())
-    ours, theirs = SubjectwiseAdam(numbers), torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99))
+    ours = SubjectwiseAdam(numbers, epsilon_share=0)
+    theirs = torch.optim.Adam([parameter], lr=0.1, betas=(0.9, 0.99), eps=0)
     for gradient in gradients:
         ours.step(gradient, learning_rates=torch.tensor([0.1, 0.1]))
         parameter.grad = gradient
@@ -29,6 +30,17 @@ def test_the_optimiser_is_torchs_adam_for_each_subject() -> None:
 def test_each_gradient_is_clipped_by_its_own_norm() -> None:
     clipped = clip_each(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), torch.ones(3))
     torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+
+
+def test_rounding_moves_little_whatever_the_gradients_scale() -> None:
+    gradient = torch.tensor([[1.0, -1.0, 1e-5, 0.0], [1e-4, -1e-4, 1e-9, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    optimizer = SubjectwiseAdam(torch.zeros(3, 4))
+    optimizer.step(gradient, learning_rates=torch.tensor([0.1, 0.1, 0.1]))
+    moved = optimizer.numbers
+    torch.testing.assert_close(moved[0], moved[1])
+    assert moved[0, 0] < -0.08
+    assert -1e-5 < moved[0, 2] < 0
+    assert not moved[2].any()
 
 
 def test_who_stays_in_the_bank_moves_as_if_nobody_had_left() -> None:

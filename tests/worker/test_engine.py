@@ -243,3 +243,15 @@ def test_a_processor_runs_the_networks_as_they_are(tmp_path: Path, monkeypatch: 
         Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4, acceleration=Acceleration.COMPILE)
     )
     assert compiled == []
+
+
+def test_a_processor_computes_in_bfloat16_if_it_is_told_to(tmp_path: Path, selfie: Image.Image) -> None:
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    tiny = str(tmp_path / "tiny")
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # puts back what loading changes
+        engine = load_engine(Settings(base_model=tiny, device="cpu", batch_size=4, acceleration=Acceleration.BFLOAT16))
+        assert engine._networks.base_model.dtype == torch.bfloat16
+        (outcome,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
+        assert isinstance(outcome, bytes)
+        ((picture,),) = engine.generate([drawing(outcome, "{subject}")], going_on)
+    assert isinstance(picture, Picture)
