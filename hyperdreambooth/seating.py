@@ -13,6 +13,7 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 EVERYBODY = slice(None)
+ROWS_EACH = 8  # fewer are not worth a part: it would read all the weights for them (docs/experiments.md)
 
 
 class Seating:
@@ -74,7 +75,7 @@ class Seating:
 
 def parts_of(count: int, device: torch.device) -> int:
     """Into how many parts a batch of `count` is cut."""
-    return min(torch.get_num_threads(), count) if device.type == "cpu" else 1
+    return min(torch.get_num_threads(), max(1, count // ROWS_EACH)) if device.type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hyperdreambooth import seating
 from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
@@ -18,7 +19,9 @@ FINETUNE = FinetuneConfig(steps=4, noise_draws=2, learning_rate=1e-2, warmup_ste
 
 
 @pytest.fixture
-def three_threads() -> Iterator[None]:
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """And so many parts, for as small a batch as there is."""
+    monkeypatch.setattr(seating, "ROWS_EACH", 1)
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(1)
@@ -39,6 +42,15 @@ def test_threads_leave_finetuned_weights_as_they_are(
     assert torch.linalg.vector_norm(parted - whole) <= 1e-9 * torch.linalg.vector_norm(whole)
 
 
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (8, 1), (15, 1), (16, 2), (24, 3), (100, 3)])
+def test_a_small_batch_is_not_cut(rows: int, parts: int) -> None:
+    torch.set_num_threads(3)
+    try:
+        assert seating.parts_of(rows, CPU) == parts
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_threads_leave_pictures_as_they_are(base_model: BaseModel, three_threads: None) -> None:
     configs = [SampleConfig(steps=steps, guidance=2.0) for steps in (3, 2, 3, 4)]
     prompts = ["a photo of a [V] face", "a face", "a pencil sketch", "a photo"]
@@ -55,11 +67,11 @@ def test_threads_leave_pictures_as_they_are(base_model: BaseModel, three_threads
 
 
 def test_parts_come_back_in_order_and_cover_the_batch(three_threads: None) -> None:
-    seating = Seating()
-    answers = seating.in_parts(lambda part: (list(range(8))[part], seating.part == part), 8, CPU)
+    places = Seating()
+    answers = places.in_parts(lambda part: (list(range(8))[part], places.part == part), 8, CPU)
     assert answers == [([0, 1], True), ([2, 3, 4], True), ([5, 6, 7], True)]
-    assert seating.part == EVERYBODY
-    assert seating.in_parts(lambda part: part, 1, CPU) == [EVERYBODY]
+    assert places.part == EVERYBODY
+    assert places.in_parts(lambda part: part, 1, CPU) == [EVERYBODY]
 
 
 def test_what_a_part_raises_is_raised_when_all_parts_have_ended(three_threads: None) -> None:
