@@ -89,10 +89,11 @@ class _DeadlineStream(httpcore.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        received = self._stream.read(max_bytes, _left(self._deadline))
-        self._taken += len(received)
-        if self._taken > MAX_ANSWER_BYTES:
+        room = MAX_ANSWER_BYTES - self._taken
+        if room <= 0:
             raise httpcore.ReadError("the receiver answered more than 64 kB")
+        received = self._stream.read(min(max_bytes, room), _left(self._deadline))
+        self._taken += len(received)
         return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -91,8 +91,15 @@ def _chat(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
         return
 
 
+def _pause(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
+    """Many headers in two pieces, the second with the beginning of a body."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"X-More: " + b"x" * 990 + b"\r\n") * 60)
+    told.done.wait(0.5)
+    handler.wfile.write(b"Content-Length: 30000\r\n\r\n" + bytes(30_000))
+
+
 def _hang_up(handler: BaseHTTPRequestHandler, told: Receiver) -> None:
     handler.connection.close()
 
 
-BEHAVIOURS = {"answer": _answer, "drip": _drip, "flood": _flood, "chat": _chat, "hang up": _hang_up}
+BEHAVIOURS = {"answer": _answer, "drip": _drip, "flood": _flood, "chat": _chat, "pause": _pause, "hang up": _hang_up}

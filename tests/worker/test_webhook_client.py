@@ -68,6 +68,12 @@ def test_an_endless_answer_is_not_read() -> None:
         assert post(told.url, {}, b"{}", allow_private=True, seconds=5).status == 200
 
 
+def test_the_beginning_of_a_body_does_not_count_as_headers() -> None:
+    with receiver() as told:
+        told.behaviour = "pause"
+        assert post(told.url, {}, b"{}", allow_private=True, seconds=5).status == 200
+
+
 def test_more_than_64_kb_of_headers_are_an_error() -> None:
     with receiver() as told:
         told.behaviour = "chat"
