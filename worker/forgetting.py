@@ -24,14 +24,14 @@ class Remembering(Protocol):
 
 
 def forget_erased(engine: Remembering, sessions: Sessions) -> None:
-    """Ask who of them was erased. A database that is away is asked again at the next beat."""
+    """Ask who of them was erased. A database that is away is asked again at the next beat; what is old goes anyway."""
     remembered = engine.remembered()
     if not remembered:
         return
     try:
         with sessions() as session:
-            erased = session.scalars(erased_among(remembered)).all()
+            erased = set(session.scalars(erased_among(remembered)))
     except SQLAlchemyError as error:
         log.warning("erased.unknown", error=str(error))
-        return
+        erased = set()
     engine.forget(erased)
