@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperdreambooth.lidb import LiDB
 
-TINY = 1e-30
+TINY = 1e-20  # above the root of the smallest square that float32 holds
 
 
 def flatten(lidb: LiDB) -> Tensor:

@@ -43,6 +43,12 @@ def test_rounding_moves_little_whatever_the_gradients_scale() -> None:
     assert not moved[2].any()
 
 
+def test_a_gradient_whose_square_is_too_small_for_float32_moves_nothing_far() -> None:
+    optimizer = SubjectwiseAdam(torch.zeros(1, 2))
+    optimizer.step(torch.tensor([[1e-25, -1e-23]]), learning_rates=torch.tensor([0.1]))
+    assert optimizer.numbers.abs().max() < 0.1
+
+
 def test_who_stays_in_the_bank_moves_as_if_nobody_had_left() -> None:
     generator = torch.Generator().manual_seed(0)
     start, gradients = torch.randn(3, 5, generator=generator), torch.randn(4, 3, 5, generator=generator)
