@@ -50,7 +50,7 @@ def machine_room(meminfo: Path = MEMINFO) -> int:
 
 def cgroup_rooms(root: Path = CGROUPS, memberships: Path = SELF / "cgroup") -> Iterator[int]:
     """What each group around this process may still take, in both versions of Linux's control groups."""
-    for line in memberships.read_text().splitlines() if memberships.exists() else ():
+    for line in _text(memberships).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             yield from _rooms(root, path, limit="memory.max", used="memory.current")
@@ -62,20 +62,28 @@ def _rooms(top: Path, path: str, *, limit: str, used: str) -> Iterator[int]:
     """From the process's own group up. In a container the names may be those of the host: then only the top is seen."""
     own = top / path.strip("/")
     for folder in (own, *own.parents):
-        if (folder / limit).exists() and (most := (folder / limit).read_text().strip()) != "max":
-            yield max(0, int(most) - int((folder / used).read_text()) + _reclaimable(folder))
+        most, taken = _text(folder / limit).strip(), _text(folder / used).strip()
+        if most.isdecimal() and taken.isdecimal():
+            yield max(0, int(most) - int(taken) + _reclaimable(folder))
         if folder == top:
             return
 
 
 def _kilobytes(name: str, file: Path) -> int:
     """A line `name: 123 kB` as bytes; 0 where nobody tells."""
-    lines = file.read_text().splitlines() if file.exists() else ()
+    lines = _text(file).splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _reclaimable(folder: Path) -> int:
     """Files that were read, like the networks' weights, count as used but give way."""
-    statistics = folder / "memory.stat"
-    pairs = dict(line.split() for line in statistics.read_text().splitlines()) if statistics.exists() else {}
+    pairs = dict(line.split() for line in _text(folder / "memory.stat").splitlines())
     return int(pairs.get("inactive_file", 0))
+
+
+def _text(file: Path) -> str:
+    """Nothing where there is no such file, or none that we may read: no worker fails for want of a hint."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

@@ -36,6 +36,14 @@ def test_in_a_container_only_the_top_is_seen(tmp_path: Path) -> None:
     assert list(cgroup_rooms(tmp_path, tmp_path / "cgroup")) == [0]
 
 
+def test_a_group_that_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
+    group(tmp_path / "own", version=2, limit="1000", used=100)
+    (tmp_path / "memory.max").mkdir()  # unreadable for everybody, root too
+    (tmp_path / "cgroup").write_text("0::/own\n")
+    assert list(cgroup_rooms(tmp_path, tmp_path / "cgroup")) == [900]
+    assert list(cgroup_rooms(tmp_path, tmp_path)) == []
+
+
 def test_where_nobody_tells_all_of_the_machine_counts(tmp_path: Path) -> None:
     assert list(cgroup_rooms(tmp_path, tmp_path / "missing")) == []
     assert machine_room(tmp_path / "missing") > machine_room() > 0
