@@ -115,7 +115,7 @@ def best_size(measured: Sequence[Measured], end: End, *, room: int) -> int:
     """The smallest size to which no larger one is a gain, of those that fit."""
     fitting = [one for one in measured if one.memory <= room]
     if not fitting:
-        return UNTOLD if end is End.TIME and not measured else 1
+        return 1  # nobody knows what a batch would need
     fastest, last = min(one.seconds_each for one in fitting), fitting[-1]
     enough = next(one.subjects for one in fitting if (1 - MIN_GAIN) * one.seconds_each <= fastest)
     untold_fits = UNTOLD * last.memory <= room * last.subjects

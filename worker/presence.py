@@ -80,10 +80,16 @@ class Presence:
                     batch_size=self._serves.batch_size,
                 )
             )
-            self._beside()
+            self._do_beside()
             self._changed.wait(REPORT_SECONDS)
             self._changed.clear()
         self._write(report_gone(self.name))
+
+    def _do_beside(self) -> None:
+        try:
+            self._beside()
+        except Exception:
+            log.exception("presence.beside_failed")  # the process still works, and has to go on saying so
 
     def _write(self, statement: Executable) -> None:
         try:

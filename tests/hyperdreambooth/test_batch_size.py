@@ -109,7 +109,7 @@ def test_a_step_that_was_stopped_ends_the_search() -> None:
         raise TimeIsUp
 
     found = search(stopped, room=ROOM, seconds=1.0)
-    assert (found.batch_size, found.end, found.measured) == (4, End.TIME, [])
+    assert (found.batch_size, found.end, found.measured) == (1, End.TIME, [])
 
 
 def test_the_networks_are_measured_and_stay_what_they_were(tiny_networks: Networks) -> None:
@@ -136,7 +136,7 @@ def test_the_networks_are_measured_and_stay_what_they_were(tiny_networks: Networ
 
 def test_a_step_ends_when_the_time_is_up(tiny_networks: Networks) -> None:
     found = find_batch_size(tiny_networks, seconds=1e-6)
-    assert (found.batch_size, found.end, found.measured) == (4, End.TIME, [])
+    assert (found.batch_size, found.end, found.measured) == (1, End.TIME, [])
     assert not any(layer._forward_pre_hooks for layer in tiny_networks.base_model.targets.values())
 
 
