@@ -42,7 +42,7 @@ PERSONALIZATION = PersonalizeConfig(
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
     lidb=LiDBConfig(a=100, b=50),
-    finetune=FinetuneConfig(learning_rate=3e-3, noise_draws=8),
+    finetune=FinetuneConfig(learning_rate=6e-3, noise_draws=8),
     sample=SampleConfig(steps=25, guidance=2.5),
 )
 

@@ -35,7 +35,7 @@ class PicturesConfig:
     folder: Path = Path("runs/mini")
     size: int = 64
     first_identity: int = 0
-    identities: int = 6000
+    identities: int = 9000
     views: int = 2
     other_styles: int = 3  # beside the photo, of each view
     block: int = 100  # people per file

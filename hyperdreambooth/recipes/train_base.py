@@ -58,7 +58,7 @@ PHOTOS_TO_CHECK = 24
 class BaseConfig(StageConfig):
     """Steps are what the shipped weights took."""
 
-    steps: int = 4007
+    steps: int = 7734
     batch: int = 48
     learning_rate: float = 7e-4
     warmup_steps: int = 100

@@ -47,7 +47,7 @@ class TrainHypernetworkConfig(StageConfig):
 
     base: str = "base"  # the base model, in the work folder
     hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
-    steps: int = 1664
+    steps: int = 2823
     batch: int = 16  # subjects in a batch, over all threads
     targets: int = 3  # pictures of each: the hypernetwork costs as much as the UNet, so one prediction serves several
     photo_share: float = 0.5  # of the targets; the others are in another style
