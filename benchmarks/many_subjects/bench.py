@@ -105,7 +105,7 @@ class Bench:
     def shares(self) -> list[Share]:
         """Where the time of a batch of ours goes."""
         quick = replace(self.settings, steps=2, sample_steps=2)
-        way = Ours(measured_networks(quick, dtype=quick.torch_dtype))
+        way = make_way(Method.OURS, measured_networks(quick, dtype=quick.torch_dtype))
         return [share for task in quick.tasks for share in time_shares(way, task, subjects=max(quick.subjects))]
 
     def _personalize(self, case: Case) -> Measured:

@@ -1,8 +1,9 @@
-"""What `mini` can do, in numbers: `python -m hyperdreambooth.recipes.evaluate [folder]`.
+"""What `mini` can do, in numbers: `python -m hyperdreambooth.recipes.evaluate [folder] [--dtype bfloat16]`.
 
 People are rendered with seeds that training never saw. The judges, YuNet and SFace, took no part in training either.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class EvaluateConfig:
     folder: Path = Path("hyperdreambooth/mini")
     work: Path = Path("runs/mini")
     device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
     people: int = 16  # a multiple of GROUP
     photos: int = 48
     styled: int = 6  # pictures of each style
@@ -63,7 +65,7 @@ class Judges:
 
 def main(config: EvaluateConfig) -> dict[str, float]:
     """Print every figure, and write the pictures behind them to the work folder."""
-    networks = load_networks(str(config.folder), device=config.device, dtype=torch.float32)
+    networks = load_networks(str(config.folder), device=config.device, dtype=config.dtype)
     judges = Judges(FaceDetector(threads=1), IdentityEmbedder(threads=1))
     head = Head.load(cache=config.work / "cache")
     seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + config.people)
@@ -188,5 +190,14 @@ def strangers(photos: list[Array | None]) -> list[float]:
     return [float(c) for c in (present @ present.T)[np.triu_indices(len(present), 1)]]
 
 
+def asked(arguments: Sequence[str]) -> EvaluateConfig:
+    """The config as it is asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=EvaluateConfig.folder)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    given = parser.parse_args(arguments)
+    return EvaluateConfig(folder=given.folder, dtype=getattr(torch, given.dtype))
+
+
 if __name__ == "__main__":
-    main(EvaluateConfig(folder=Path(sys.argv[1])) if len(sys.argv) > 1 else EvaluateConfig())
+    main(asked(sys.argv[1:]))

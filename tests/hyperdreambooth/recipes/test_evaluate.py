@@ -1,10 +1,13 @@
 """How pictures are matched with photos."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from hyperdreambooth.portraits.arrays import Array
-from hyperdreambooth.recipes.evaluate import GROUP, match, strangers
+from hyperdreambooth.recipes.evaluate import GROUP, EvaluateConfig, asked, match, strangers
 
 PHOTOS: list[Array | None] = list(np.eye(2 * GROUP))
 
@@ -23,3 +26,8 @@ def test_only_the_photos_of_its_group_compete() -> None:
     share, cosine = match(swapped, PHOTOS)
     assert share == pytest.approx(1 / GROUP)  # all cosines are zero: the first of the group wins
     assert cosine == 0
+
+
+def test_folder_and_precision_are_asked_for_on_the_command_line() -> None:
+    assert asked([]) == EvaluateConfig()
+    assert asked(["elsewhere", "--dtype", "bfloat16"]) == EvaluateConfig(folder=Path("elsewhere"), dtype=torch.bfloat16)
