@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.many_subjects.orders import orders
 from benchmarks.many_subjects.settings import Mix, Task
-from benchmarks.many_subjects.ways import Ours
+from benchmarks.many_subjects.ways import Way
 
 # The first that fits an operator's name; what fits none is "other".
 KINDS = {
@@ -30,7 +30,7 @@ class Share:
     share: float
 
 
-def time_shares(way: Ours, task: Task, *, subjects: int) -> list[Share]:
+def time_shares(way: Way, task: Task, *, subjects: int) -> list[Share]:
     """Profile one batch."""
     way.prepare(range(subjects))
     _run(way, task, subjects=1)  # what is only done the first time is not of interest
@@ -39,7 +39,7 @@ def time_shares(way: Ours, task: Task, *, subjects: int) -> list[Share]:
     return _by_kind(profiler, task)
 
 
-def _run(way: Ours, task: Task, *, subjects: int) -> None:
+def _run(way: Way, task: Task, *, subjects: int) -> None:
     match task:
         case Task.PERSONALIZE:
             way.personalize(range(subjects))
