@@ -24,9 +24,10 @@ def compile_blocks(base_model: BaseModel, *, backend: str = "inductor") -> None:
     base_model.unet.compile_repeated_blocks(backend=backend)
 
 
-def attend_in_plain_products() -> None:
-    """For the whole process: softmax(Q K^T) V as products of their own.
+def choose_attention(base_model: BaseModel) -> None:
+    """For the whole process: softmax(Q K^T) V as products of their own, where that pays.
 
     In bfloat16 on a CPU torch's fused attention takes four times as long backwards (docs/experiments.md).
     """
-    torch.backends.cuda.enable_flash_sdp(enabled=False)  # despite its name, the CPU's fused kernel too
+    if base_model.device.type == "cpu" and base_model.dtype == torch.bfloat16:
+        torch.backends.cuda.enable_flash_sdp(enabled=False)  # despite its name, the CPU's fused kernel too

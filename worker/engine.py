@@ -20,7 +20,7 @@ import hyperdreambooth
 from core.lifecycle import Phase
 from core.schemas import Method, Verdict
 from core.settings import Acceleration, Settings
-from hyperdreambooth.acceleration import attend_in_plain_products, compile_blocks
+from hyperdreambooth.acceleration import choose_attention, compile_blocks
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.batch_size import find_batch_size
 from hyperdreambooth.config import SampleConfig
@@ -201,11 +201,10 @@ def load_engine(settings: Settings) -> Engine:
     # bfloat16 has float32's range: nothing overflows, and what is trained stays in float32.
     in_bfloat16 = device.type == "cuda" or settings.acceleration is Acceleration.BFLOAT16
     dtype = torch.bfloat16 if in_bfloat16 else torch.float32
-    if in_bfloat16 and device.type == "cpu":
-        attend_in_plain_products()
     folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
     log.info("engine.loading", base_model=str(folder), device=str(device))
     networks = load_networks(str(folder), device=device, dtype=dtype)
+    choose_attention(networks.base_model)
     safety_checker = load_safety_checker(base_model_folder(str(folder)), device=device)
     batch_size = measured_batch_size(networks) if settings.batch_size == "auto" else settings.batch_size
     if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
 from benchmarks.many_subjects.settings import Method, Task
-from hyperdreambooth.acceleration import attend_in_plain_products
+from hyperdreambooth.acceleration import choose_attention
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_images, sample
@@ -121,8 +121,7 @@ def make_way(method: Method, networks: Networks) -> Way:
     """diffusers and peft are imported for those that use them only."""
     match method:
         case Method.OURS:
-            if networks.base_model.device.type == "cpu" and networks.base_model.dtype == torch.bfloat16:
-                attend_in_plain_products()  # as the worker does; the method has this process to itself
+            choose_attention(networks.base_model)  # as the worker does; the method has this process to itself
             return Ours(networks)
         case Method.BASE:
             return Base(networks)

@@ -34,9 +34,8 @@ class Checkpoint:
         """Put everything back; None where there is no file yet."""
         if not self.path.exists():
             return None
-        saved = torch.load(
-            self.path, weights_only=True, map_location="cpu"
-        )  # each tensor then goes to its own's device
+        # From the CPU each tensor goes to where its network or optimiser is.
+        saved = torch.load(self.path, weights_only=True, map_location="cpu")
         for network, state in zip(self.networks, saved["networks"], strict=True):
             network.load_state_dict(state)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):

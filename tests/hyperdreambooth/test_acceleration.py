@@ -10,7 +10,7 @@ import torch._dynamo
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hyperdreambooth.acceleration import attend_in_plain_products, compile_blocks
+from hyperdreambooth.acceleration import choose_attention, compile_blocks
 from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
@@ -95,12 +95,12 @@ def test_other_subjects_are_finetuned_by_the_same_graphs(base_model: BaseModel) 
         assert torch.linalg.vector_norm(found - wanted) <= 1e-3 * torch.linalg.vector_norm(wanted)
 
 
-def test_plain_attention_is_the_same_attention() -> None:
+def test_plain_attention_is_the_same_attention(tiny_folder: Path) -> None:
     query, key, value = torch.randn(3, 2, 4, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.profiler.profile() as fused_run:
         fused = functional.scaled_dot_product_attention(query, key, value)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # puts back what is changed within
-        attend_in_plain_products()
+        choose_attention(load_base_model(str(tiny_folder), device=CPU, dtype=torch.bfloat16))
         with torch.profiler.profile() as plain_run:
             plain = functional.scaled_dot_product_attention(query, key, value)
     assert any("flash" in event.key for event in fused_run.key_averages())
