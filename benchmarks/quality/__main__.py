@@ -40,10 +40,14 @@ def main(settings: Settings, names: Sequence[str], out: Path) -> None:
 
 def measure(bench: Bench, judges: Judges, gallery: Gallery, row: Row) -> tuple[list[Outcome], Measured]:
     """One row, person by person."""
-    cache, outcomes, people = Cache(bench, row), [], []
-    count = min(len(bench.people), bench.settings.slow_identities) if row.slow else len(bench.people)
+    cache, settings = Cache(bench, row), bench.settings
+    outcomes: list[Outcome] = []
+    people: list[Person] = []
+    count = min(len(bench.people), settings.slow_identities) if row.slow else len(bench.people)
     progress = Progress(row.name, total=count, unit="people")
     for own, person in enumerate(bench.people[:count]):
+        if len(people) > 1 and sum(outcome.seconds for outcome in outcomes) > 60 * settings.row_minutes:
+            break
         outcome = cache.outcome(person.seed)
         if outcome is None:
             outcome = row.run(bench, own)
@@ -103,6 +107,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--out", type=Path, required=True, help="FILE.json; FILE.md and FILE.png are written beside it")
     parser.add_argument("--rows", default="", help="names, separated by commas; all without it")
     parser.add_argument("--base-model", help="a folder or hub id instead of mini")
+    parser.add_argument("--slow-identities", type=int, help="of these, people for slow methods and variants of ours")
+    parser.add_argument("--row-minutes", type=float, help="a row that trained for so long gets no more people")
     parser.add_argument("--work", type=Path, help="where caches are kept")
     parser.add_argument("--calibration-people", type=int, help="people on whom the judges are made ready")
     parser.add_argument("--clip", help="a folder or hub id: adds CLIP-I and CLIP-T to the remarks")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.quality.people import TABLE, Person, draw_people
+from benchmarks.quality.people import TABLE, Person, draw_people, true_picture
 from benchmarks.quality.questions import OTHERS_SEED, Question, other_prompts, questions
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.baselines.budgets import DREAMBOOTH
@@ -36,6 +36,7 @@ class Bench:
             size=self.size,
         )
         self.asked: list[Question] = questions(photos=settings.photos)
+        self._true_pictures: dict[int, list[Image.Image]] = {}
 
     @property
     def base_model(self) -> BaseModel:
@@ -79,6 +80,16 @@ class Bench:
             np.save(path, drawn.latents.numpy())
         prompt = config.instance_prompt.replace("{subject}", config.class_noun)
         return ClassImages(torch.from_numpy(np.load(path)), prompt)
+
+    def true_pictures(self, own: int) -> list[Image.Image]:
+        """Another view for each question, in the style that it asks for. Three rows want them: they are kept."""
+        if own not in self._true_pictures:
+            who = self.people[own].seed
+            self._true_pictures[own] = [
+                true_picture(self.head, who, view=1 + question.number, style=question.style, size=self.size)
+                for question in self.asked
+            ]
+        return self._true_pictures[own]
 
     def example(self, person: Person) -> Example:
         """What the baselines are trained on; the generator is the person's own."""

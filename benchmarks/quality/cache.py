@@ -17,12 +17,12 @@ JUDGING = 2  # raise it when a metric is computed in another way: judgements kep
 
 
 class Cache:
-    """Outcomes of one row under one base model."""
+    """Outcomes of one row under one base model. Rows that differ in nothing but their name share them."""
 
     def __init__(self, bench: Bench, row: Row) -> None:
         asked = [(question.prompt, question.number) for question in bench.asked]
         key = _hash([row.settings, to_json(bench.networks.config.sample), asked, bench.other_prompts])
-        self.folder = bench.folder / f"{row.name}-{key}"
+        self.folder = bench.folder / f"{row.method}-{key}"
 
     def outcome(self, who: int) -> Outcome | None:
         path = self.folder / f"{who}.npz"

@@ -23,10 +23,12 @@ class Outcome:
 
 
 class Row(Protocol):
-    """`settings` names all that the outcome depends on beside base model, person and questions."""
+    """`method` and `settings` name all that the outcome depends on beside base model, person and questions."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def method(self) -> str: ...
     @property
     def iterations(self) -> int: ...
     @property
@@ -40,9 +42,10 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class MethodRow:
-    """Personalise, timed; then draw."""
+    """Personalise, timed; then draw. Rows of one method with equal settings are one and are run once."""
 
     name: str
+    method: str
     iterations: int
     settings: str
     personalize: Callable[[Bench, Person], Personalized]
@@ -73,6 +76,10 @@ class TrueRow:
     settings: str = ""
     slow: bool = False
     needs_hypernetwork: bool = False
+
+    @property
+    def method(self) -> str:
+        return self.name
 
     def run(self, bench: Bench, own: int) -> Outcome:
         return Outcome(self.picture(bench, own), bench.others, 0.0, 0)

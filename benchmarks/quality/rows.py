@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
-from benchmarks.quality.people import Person, true_picture
+from benchmarks.quality.people import Person
 from benchmarks.quality.row import MethodRow, Row, TrueRow
 from hyperdreambooth.baselines import budgets
 from hyperdreambooth.baselines.budgets import Budget
@@ -56,45 +56,54 @@ def _own_rows(bench: Bench) -> Iterator[Row]:
     guess = replace(finetune, steps=0, rank=1)
     yield _hyper_row(bench, "hyperdreambooth", finetune)
     yield _hyper_row(bench, "hypernetwork_only", guess)
-    for name, config in (("no_hypernetwork", finetune), ("lidb", from_start)):
+    for name, config, slow in (("no_hypernetwork", finetune, False), ("lidb", from_start, True)):
         yield MethodRow(
             name,
+            "lidb",
             config.steps,
             to_json(config),
             lambda bench, person, config=config: lidb_alone(  # type: ignore[misc]  # bound now, not when called
                 bench.networks, person.portrait, config, seed=person.seed
             ),
+            slow=slow,
         )
-    for name, passes in (("one_pass", 1), ("passes_2", 2), ("passes_4", 4)):
-        yield _hyper_row(bench, name, finetune, passes=passes)
+    yield _hyper_row(bench, "one_pass", finetune, passes=1)
+    for passes in (2, 4):
+        yield _hyper_row(bench, f"passes_{passes}", finetune, passes=passes, slow=True)
 
 
-def _hyper_row(bench: Bench, name: str, finetune: FinetuneConfig, *, passes: int | None = None) -> Row:
+def _hyper_row(
+    bench: Bench, name: str, finetune: FinetuneConfig, *, passes: int | None = None, slow: bool = False
+) -> Row:
     """`passes`: the k of iterative prediction, if it isn't the one that the hypernetwork was trained with."""
+    hypernetwork = bench.networks.hypernetwork
+    trained = None if hypernetwork is None else hypernetwork.decoder.refinement_passes
 
     def personalize(bench: Bench, person: Person) -> Personalized:
         networks = bench.networks
         with refinement_passes(networks, passes) if passes else nullcontext():
             return hyperdreambooth(networks, person.portrait, finetune, seed=person.seed)
 
-    settings = f"{to_json(finetune)} passes {passes} {bench.networks.hypernetwork_hash}"
-    return MethodRow(name, finetune.steps, settings, personalize, needs_hypernetwork=True)
+    settings = f"{to_json(finetune)} passes {passes or trained} {bench.networks.hypernetwork_hash}"
+    return MethodRow(name, "hyperdreambooth", finetune.steps, settings, personalize, slow=slow, needs_hypernetwork=True)
 
 
 def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
     """Rank by rank, both forms from the same prediction."""
     for rank in (2, 4, 8):
         finetune = replace(_finetune(bench), rank=rank)
-        yield _hyper_row(bench, f"relaxed_lidb_{rank}", finetune)
-    rate = rates.get("relaxed_lora", bench.networks.config.finetune.learning_rate)
+        yield _hyper_row(bench, f"relaxed_lidb_{rank}", finetune, slow=rank != bench.networks.config.finetune.rank)
     for rank in (2, 4, 8):
-        finetune = replace(_finetune(bench), rank=rank, learning_rate=rate)
+        finetune = replace(_finetune(bench), rank=rank)
+        finetune = replace(finetune, learning_rate=rates.get(f"relaxed_lora_{rank}", finetune.learning_rate))
         settings = f"{to_json(finetune)} {bench.networks.hypernetwork_hash}"
         yield MethodRow(
             f"relaxed_lora_{rank}",
+            "relaxed_lora",
             finetune.steps,
             settings,
             lambda bench, person, finetune=finetune: _relaxed_lora(bench, person, finetune),  # type: ignore[misc]
+            slow=True,
             needs_hypernetwork=True,
         )
 
@@ -116,11 +125,12 @@ def _baseline_rows(rates: Mapping[str, float]) -> Iterator[Row]:
         budget = budget.at(rates.get(name, budget.learning_rate))
         return MethodRow(
             name,
+            name,
             budget.iterations,
             json.dumps(asdict(budget), sort_keys=True),
             lambda bench, person: personalize(bench, person, budget),
             prepare,
-            slow=budget.iterations > 40,
+            slow=True,
         )
 
     def class_images(bench: Bench) -> object:
@@ -162,28 +172,21 @@ def _svdiff(bench: Bench, person: Person, budget: Budget) -> Personalized:
 
 
 def _anchors() -> Iterator[Row]:
-    yield MethodRow("no_subject", 0, "", lambda bench, person: NobodyAttached(bench.networks.config.class_noun))
-    yield TrueRow("same_person", lambda bench, own: _true_pictures(bench, bench.people[own].seed))
+    yield MethodRow(
+        "no_subject", "no_subject", 0, "", lambda bench, person: NobodyAttached(bench.networks.config.class_noun)
+    )
+    yield TrueRow("same_person", lambda bench, own: bench.true_pictures(own))
     yield TrueRow("round_trip", _round_trip)
     yield TrueRow("stranger", _stranger)
 
 
-def _true_pictures(bench: Bench, who: int) -> list[Image.Image]:
-    """Another view for each question, in the style that it asks for."""
-    return [
-        true_picture(bench.head, who, view=1 + question.number, style=question.style, size=bench.size)
-        for question in bench.asked
-    ]
-
-
 def _round_trip(bench: Bench, own: int) -> list[Image.Image]:
-    pictures = _true_pictures(bench, bench.people[own].seed)
-    return decode_latents(bench.base_model, encode_images(bench.base_model, pictures))
+    return decode_latents(bench.base_model, encode_images(bench.base_model, bench.true_pictures(own)))
 
 
 def _stranger(bench: Bench, own: int) -> list[Image.Image]:
     """The next person's pictures, passed off as this one's."""
-    return _true_pictures(bench, bench.people[(own + 1) % len(bench.people)].seed)
+    return bench.true_pictures((own + 1) % len(bench.people))
 
 
 def _finetune(bench: Bench) -> FinetuneConfig:

@@ -1,5 +1,6 @@
 """What a run of the table needs to know."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class Settings:
     seed: int
     base_model: str = str(MINI)
     work: Path = Path("runs/quality")  # caches: pictures drawn, pictures judged, the judges' calibration
-    slow_identities: int = 16  # methods of many minutes a person are measured on the first of them
+    slow_identities: int = 16  # slow methods and variants of ours are measured on the first of them
+    row_minutes: float = math.inf  # a row that has trained for so long gets no more people, from the second on
     calibration_people: int = 48
     photos: int = 4  # photo-style pictures of each person, one for each seed
     clip: str | None = (

@@ -56,7 +56,8 @@ def train(
         prompts.append(prior.prompt)
     tokens = tokenize(base_model, prompts)
     share = torch.tensor([1.0, budget.prior_weight][: len(prompts)], device=base_model.device)
-    optimizer = torch.optim.AdamW(method.parameters, lr=budget.learning_rate, weight_decay=budget.weight_decay)
+    rate, decay = budget.learning_rate, budget.weight_decay
+    optimizer = torch.optim.AdamW(method.parameters, lr=rate, weight_decay=decay, fused=True)
     for _ in range(budget.iterations):
         latents = _pictures(example, prior if keeps_prior else None)
         with method.attached(base_model):

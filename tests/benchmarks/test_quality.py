@@ -1,6 +1,8 @@
 """The table, from people to file, on a base model that draws noise: the anchors must come out all the same."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.quality import learning_rates, trials
 from benchmarks.quality.__main__ import chosen_rows, main, parse
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.judging import METRICS
+from benchmarks.quality.row import MethodRow
 from benchmarks.quality.rows import all_rows
 from benchmarks.quality.settings import Settings
+from hyperdreambooth.config import PersonalizeConfig
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.
@@ -104,6 +109,71 @@ def test_a_second_run_draws_nothing_again(settings: Settings, out: Path, tmp_pat
     main(settings, NAMES, again)
     assert {path: path.stat().st_mtime_ns for path in settings.work.rglob("*.npz")} == drawn
     assert again.read_text() == out.read_text()
+
+
+def test_rows_that_differ_in_nothing_but_their_name_are_run_once(
+    settings: Settings, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "twice.json"
+    monkeypatch.setattr(MethodRow, "run", lambda row, bench, own: pytest.fail(f"{row.name} was run again"))
+    main(settings, ["hyperdreambooth", "relaxed_lidb_2"], kept)
+    one, other = json.loads(kept.read_text())["rows"]
+    assert one["metrics"] == other["metrics"]
+    assert one["seconds"] == other["seconds"]
+
+
+def test_a_row_that_took_its_minutes_gets_no_more_people(
+    settings: Settings, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "short.json"
+    three = replace(settings, identities=3, row_minutes=0)
+    main(three, ["hyperdreambooth", "same_person"], kept)
+    rows = {row["name"]: row["identities"] for row in json.loads(kept.read_text())["rows"]}
+    assert rows == {"hyperdreambooth": 2, "same_person": 3}, "two at least; the second row took no time"
+
+
+def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    learning_rates.main(settings, ["relaxed_lora_4"], [0.5, 2.0], path)
+    found = json.loads(path.read_text())
+    tried = found["tried"]["relaxed_lora_4"]
+    best = max(tried["identity_by_factor"], key=tried["identity_by_factor"].get)
+    expected = tried["published"] * float(best)
+    assert found["rates"] == dict.fromkeys(("relaxed_lora_2", "relaxed_lora_4", "relaxed_lora_8"), expected)
+    bench = Bench(settings)
+    for name in found["rates"]:
+        assert f'"learning_rate":{expected}' in all_rows(bench, found["rates"])[name].settings
+
+
+def test_trials_compare_with_what_is_shipped(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "trials.json"
+    trials.main(settings, ["sample.steps=1"], out)
+    found = json.loads(out.read_text())["trials"]
+    assert list(found) == ["as shipped", "sample.steps=1"]
+    gained = found["sample.steps=1"]["less_shipped"]["image"]
+    difference = found["sample.steps=1"]["metrics"]["image"]["mean"] - found["as shipped"]["metrics"]["image"]["mean"]
+    assert gained["mean"] == pytest.approx(difference)
+    assert gained["low"] <= gained["mean"] <= gained["high"]
+    before = out.stat().st_mtime_ns
+    trials.main(settings, ["sample.steps=1"], out)
+    assert out.stat().st_mtime_ns == before, "what is known is not run again"
+    assert "sample.steps=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("assignments", ["finetune.speed=3", "sample.steps.more=1", "nothing"])
+def test_a_misspelt_setting_is_refused(assignments: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(assignments.split("=")[0].split(".")[-1])):
+        trials.changed(PersonalizeConfig(), assignments)
+
+
+def test_settings_are_changed_by_name() -> None:
+    config = trials.changed(PersonalizeConfig(), "finetune.learning_rate=0.5,sample.negative_prompt=a face")
+    assert (config.finetune.learning_rate, config.sample.negative_prompt) == (0.5, "a face")
+    assert (
+        replace(config, finetune=PersonalizeConfig().finetune, sample=PersonalizeConfig().sample) == PersonalizeConfig()
+    )
 
 
 @pytest.fixture(scope="module")
