@@ -86,7 +86,7 @@ def report(
     document = {
         "identities": len(bench.people),
         "seed": bench.settings.seed,
-        "hardware": hardware(),
+        "hardware": hardware(bench.device),
         "base_model": bench.base_model.name,
         "base_model_hash": bench.base_model.weights_hash,
         "hypernetwork_hash": bench.networks.hypernetwork_hash,
@@ -107,8 +107,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--out", type=Path, required=True, help="FILE.json; FILE.md and FILE.png are written beside it")
     parser.add_argument("--rows", default="", help="names, separated by commas; all without it")
     parser.add_argument("--base-model", help="a folder or hub id instead of mini")
+    parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--slow-identities", type=int, help="of these, people for slow methods and variants of ours")
     parser.add_argument("--row-minutes", type=float, help="a row that trained for so long gets no more people")
+    parser.add_argument(
+        "--hypernetwork",
+        dest="hypernetworks",
+        action="append",
+        type=_named_folder,
+        metavar="NAME=FOLDER",
+        help="rows NAME and NAME_only with another hypernetwork for the same base model, as `hdb train` leaves it",
+    )
     parser.add_argument("--work", type=Path, help="where caches are kept")
     parser.add_argument("--calibration-people", type=int, help="people on whom the judges are made ready")
     parser.add_argument("--clip", help="a folder or hub id: adds CLIP-I and CLIP-T to the remarks")
@@ -118,9 +127,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = vars(parser.parse_args(arguments))
     rows, out, threads = given.pop("rows"), given.pop("out"), given.pop("threads")
+    given["hypernetworks"] = tuple(given["hypernetworks"] or ())
     required = Settings(identities=given.pop("identities"), seed=given.pop("seed"))
     settings = replace(required, **{name: value for name, value in given.items() if value is not None})
     return settings, [name for name in rows.split(",") if name], out, threads
+
+
+def _named_folder(said: str) -> tuple[str, Path]:
+    name, _, folder = said.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{said!r} isn't NAME=FOLDER")
+    return name, Path(folder)
 
 
 if __name__ == "__main__":

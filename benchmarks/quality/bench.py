@@ -1,5 +1,6 @@
 """What all rows share: the networks, the people, the questions, and what is drawn once for everybody."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hyperdreambooth.baselines.budgets import DREAMBOOTH
 from hyperdreambooth.baselines.svdiff import Spectrum, spectra
 from hyperdreambooth.baselines.training import ClassImages, Example, draw_class_images
 from hyperdreambooth.diffusion import BaseModel, encode_images, sample
+from hyperdreambooth.hypernetwork import FOLDER, hypernetwork_hash, load_hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
 from hyperdreambooth.portraits.head import Head
 
@@ -25,7 +27,7 @@ class Bench:
 
     def __init__(self, settings: Settings, *, first_person: int = TABLE) -> None:
         self.settings = settings
-        self.networks: Networks = load_networks(settings.base_model, device=torch.device("cpu"), dtype=torch.float32)
+        self.networks: Networks = load_networks(settings.base_model, device=self.device, dtype=torch.float32)
         self.head = Head.load(cache=settings.work / "head")
         self.people: list[Person] = draw_people(
             self.head,
@@ -39,8 +41,24 @@ class Bench:
         self._true_pictures: dict[int, list[Image.Image]] = {}
 
     @property
+    def device(self) -> torch.device:
+        return torch.device(self.settings.device)
+
+    @property
     def base_model(self) -> BaseModel:
         return self.networks.base_model
+
+    @cached_property
+    def other_networks(self) -> dict[str, Networks]:
+        """The same base model with other hypernetworks, by the names they were given."""
+        own = self.networks
+        folders = {name: folder / FOLDER for name, folder in self.settings.hypernetworks}
+        return {
+            name: replace(
+                own, hypernetwork=load_hypernetwork(folder, own.basis), hypernetwork_hash=hypernetwork_hash(folder)
+            )
+            for name, folder in folders.items()
+        }
 
     @property
     def size(self) -> int:
@@ -77,9 +95,9 @@ class Bench:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             drawn = draw_class_images(self.base_model, config, count=count, seed=CLASS_SEED)
-            np.save(path, drawn.latents.numpy())
+            np.save(path, drawn.latents.cpu().numpy())
         prompt = config.instance_prompt.replace("{subject}", config.class_noun)
-        return ClassImages(torch.from_numpy(np.load(path)), prompt)
+        return ClassImages(torch.from_numpy(np.load(path)).to(self.device), prompt)
 
     def true_pictures(self, own: int) -> list[Image.Image]:
         """Another view for each question, in the style that it asks for. Three rows want them: they are kept."""

@@ -63,11 +63,12 @@ if __name__ == "__main__":
     parser.add_argument("--rows", required=True, help="names of baselines, separated by commas")
     parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS), help="of the published rate")
     parser.add_argument("--calibration-people", type=int, help="as the table's, so that both share what was kept")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=Settings.device)
     parser.add_argument("--out", type=Path, default=RATES_FILE)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    chosen = Settings(identities=given.identities, seed=given.seed)
+    chosen = Settings(identities=given.identities, seed=given.seed, device=given.device)
     if given.calibration_people is not None:
         chosen = replace(chosen, calibration_people=given.calibration_people)
     main(chosen, given.rows.split(","), given.factors, given.out)

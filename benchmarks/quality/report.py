@@ -1,15 +1,14 @@
 """The table as JSON, as Markdown, and as a sheet of pictures for eyes."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from PIL import Image, ImageDraw
 
+from benchmarks.hardware import describe
 from benchmarks.quality.judging import METRICS
 from hyperdreambooth.portraits.styles import Style
 
@@ -18,11 +17,8 @@ SHEET_STYLES = (Style.PHOTO, Style.PENCIL_SKETCH, Style.POP_ART)
 CELL, LABEL = 96, 150  # pixels of the sheet
 
 
-def hardware() -> str:
-    return (
-        f"{platform.machine()}, {psutil.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, float32"
-    )
+def hardware(device: torch.device) -> str:
+    return f"{describe(device.type)}, {torch.get_num_threads()} threads, float32"
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

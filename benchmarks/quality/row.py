@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
@@ -58,6 +59,8 @@ class MethodRow:
         self.prepare(bench)
         began = time.perf_counter()
         personalized = self.personalize(bench, person)
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - began
         prompts = [question.prompt for question in bench.asked] + bench.other_prompts
         seeds = [question.seed(person.seed) for question in bench.asked] + list(bench.other_seeds)

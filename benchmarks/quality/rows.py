@@ -24,7 +24,7 @@ from hyperdreambooth.baselines.textual_inversion import textual_inversion
 from hyperdreambooth.config import FinetuneConfig, to_json
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_images
 from hyperdreambooth.finetune import Examples
-from hyperdreambooth.personalize import predict
+from hyperdreambooth.personalize import Networks, predict
 
 RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
 
@@ -70,21 +70,30 @@ def _own_rows(bench: Bench) -> Iterator[Row]:
     yield _hyper_row(bench, "one_pass", finetune, passes=1)
     for passes in (2, 4):
         yield _hyper_row(bench, f"passes_{passes}", finetune, passes=passes, slow=True)
+    for name, networks in bench.other_networks.items():
+        yield _hyper_row(bench, name, finetune, networks=networks)
+        yield _hyper_row(bench, f"{name}_only", guess, networks=networks)
 
 
 def _hyper_row(
-    bench: Bench, name: str, finetune: FinetuneConfig, *, passes: int | None = None, slow: bool = False
+    bench: Bench,
+    name: str,
+    finetune: FinetuneConfig,
+    *,
+    passes: int | None = None,
+    slow: bool = False,
+    networks: Networks | None = None,
 ) -> Row:
     """`passes`: the k of iterative prediction, if it isn't the one that the hypernetwork was trained with."""
-    hypernetwork = bench.networks.hypernetwork
+    own_networks = networks or bench.networks
+    hypernetwork = own_networks.hypernetwork
     trained = None if hypernetwork is None else hypernetwork.decoder.refinement_passes
 
     def personalize(bench: Bench, person: Person) -> Personalized:
-        networks = bench.networks
-        with refinement_passes(networks, passes) if passes else nullcontext():
-            return hyperdreambooth(networks, person.portrait, finetune, seed=person.seed)
+        with refinement_passes(own_networks, passes) if passes else nullcontext():
+            return hyperdreambooth(own_networks, person.portrait, finetune, seed=person.seed)
 
-    settings = f"{to_json(finetune)} passes {passes or trained} {bench.networks.hypernetwork_hash}"
+    settings = f"{to_json(finetune)} passes {passes or trained} {own_networks.hypernetwork_hash}"
     return MethodRow(name, "hyperdreambooth", finetune.steps, settings, personalize, slow=slow, needs_hypernetwork=True)
 
 
@@ -173,10 +182,15 @@ def _svdiff(bench: Bench, person: Person, budget: Budget) -> Personalized:
 
 def _anchors() -> Iterator[Row]:
     yield MethodRow(
-        "no_subject", "no_subject", 0, "", lambda bench, person: NobodyAttached(bench.networks.config.class_noun)
+        "no_subject",
+        "no_subject",
+        0,
+        "",
+        lambda bench, person: NobodyAttached(bench.networks.config.class_noun),
+        slow=True,
     )
     yield TrueRow("same_person", lambda bench, own: bench.true_pictures(own))
-    yield TrueRow("round_trip", _round_trip)
+    yield TrueRow("round_trip", _round_trip, slow=True)
     yield TrueRow("stranger", _stranger)
 
 

@@ -16,6 +16,8 @@ class Settings:
     identities: int
     seed: int
     base_model: str = str(MINI)
+    hypernetworks: tuple[tuple[str, Path], ...] = ()  # name and model folder: each is two rows more
+    device: str = "cpu"  # of the base model; the judges stay on the CPU
     work: Path = Path("runs/quality")  # caches: pictures drawn, pictures judged, the judges' calibration
     slow_identities: int = 16  # slow methods and variants of ours are measured on the first of them
     row_minutes: float = math.inf  # a row that has trained for so long gets no more people, from the second on

@@ -45,7 +45,7 @@ def main(settings: Settings, tries: Sequence[str], out: Path) -> None:
     }
     document: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     if {name: document.get(name) for name in key} != key:
-        document = {**key, "hardware": hardware(), "trials": {}}
+        document = {**key, "hardware": hardware(bench.device), "trials": {}}
     trials = document["trials"]
     for name in (SHIPPED, *tries):
         if name not in trials:
@@ -88,7 +88,7 @@ def changed(config: PersonalizeConfig, assignments: str) -> PersonalizeConfig:
     for assignment in assignments.split(","):
         path, _, value = assignment.partition("=")
         *groups, name = path.split(".")
-        place = values
+        place: Any = values
         for group in groups:
             place = place.get(group)
             if not isinstance(place, dict):
@@ -134,11 +134,12 @@ def parsed(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str],
     parser.add_argument("--identities", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base-model", default=Settings.base_model)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=Settings.device)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--try", dest="tries", action="append", default=[], metavar="NAME=VALUE[,...]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(arguments)
-    settings = Settings(identities=given.identities, seed=given.seed, base_model=given.base_model)
+    settings = Settings(identities=given.identities, seed=given.seed, base_model=given.base_model, device=given.device)
     return settings, given.tries, given.out, given.threads
 
 

@@ -34,7 +34,8 @@ person it is personalised to.
 - Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
 - A likeness in the strict sense: skin, hair and beard of the person come through, the shape of the face hardly. An eye
   matches most pictures with the right photo of eight; the face judge seldom does (last rows of the table).
-- Fine detail: the autoencoder keeps 1 number of 12, and blurs what it doesn't keep.
+- Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
+  person's.
 - Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
   curtain, and no child.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.quality import learning_rates, trials
@@ -18,6 +19,7 @@ from benchmarks.quality.row import MethodRow
 from benchmarks.quality.rows import all_rows
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.config import PersonalizeConfig
+from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.
@@ -196,6 +198,28 @@ def test_more_people_begin_with_the_same(bench: Bench, settings: Settings) -> No
     assert fewer.people[0].portrait.tobytes() == bench.people[0].portrait.tobytes()
 
 
+def test_another_hypernetwork_gets_rows_of_its_own(settings: Settings, bench: Bench, tmp_path: Path) -> None:
+    assert bench.networks.hypernetwork is not None
+    another = Hypernetwork(bench.networks.hypernetwork.config, bench.networks.basis)
+    another.reset_parameters(torch.Generator().manual_seed(1))
+    save_hypernetwork(another, tmp_path / FOLDER)
+    with_beta = Bench(replace(settings, identities=1, hypernetworks=(("beta", tmp_path),)))
+    rows = all_rows(with_beta)
+    assert rows["beta"].iterations == rows["hyperdreambooth"].iterations
+    assert rows["beta_only"].iterations == 0
+    own, other = (rows[name].run(with_beta, 0).pictures[0] for name in ("hypernetwork_only", "beta_only"))
+    assert own.tobytes() != other.tobytes()
+    assert rows["beta"].settings != rows["hyperdreambooth"].settings, "or they would share what is kept"
+
+
+@pytest.mark.parametrize("said", ["beta", "=folder", "beta="])
+def test_a_hypernetwork_needs_a_name_and_a_folder(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--identities", "1", "--out", "x.json", "--hypernetwork", said])
+    assert "isn't NAME=FOLDER" in capsys.readouterr().err
+
+
 def test_the_command_line_says_who_and_which() -> None:
     settings, names, out, _ = parse(["--identities", "3", "--seed", "9", "--out", "x.json", "--rows", "a,b"])
+    assert settings.hypernetworks == ()
     assert (settings.identities, settings.seed, names, out) == (3, 9, ["a", "b"], Path("x.json"))
