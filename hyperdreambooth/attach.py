@@ -101,8 +101,10 @@ class _Delta:
     def _own(self, batch: int) -> tuple[Tensor, Tensor]:
         """The factors of each row's subject; gathered anew only when other rows are seated."""
         rows, part = self.seating.rows, self.seating.part
-        if rows is None or self.up.shape[0] == 1:
+        if self.up.shape[0] == 1:
             return self.up, self.down
+        if rows is None:
+            return self.up[self.seating.subjects], self.down[self.seating.subjects]
         if part != EVERYBODY:
             batch = rows.shape[0]
         if torch.compiler.is_compiling():  # a memory would double the graphs

@@ -6,7 +6,8 @@ step counts. Who is done, or no longer wanted, leaves the batch.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,6 +20,7 @@ from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
 from hyperdreambooth.lidb import Factors, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
+from hyperdreambooth.rounding import in_blocks
 from hyperdreambooth.seating import EVERYBODY, parts_of
 
 LOSS_MEMORY = 0.8  # of the running loss that early stopping looks at
@@ -120,25 +122,36 @@ def fast_finetune(
     assert len({(own.noise_draws, own.background_weight) for own in configs}) == 1, configs
     flight, finished = Flight.of(base_model, lidb, examples, configs), flatten(lidb)
     total = max(own.steps for own in configs)
-    for step in range(1, total + 1):
-        losses = take_step(base_model, flight, lidb, step)
-        flight.running_losses = torch.where(
-            flight.running_losses.isinf(), losses, torch.lerp(losses, flight.running_losses, LOSS_MEMORY)
-        )
-        rows = flight.going_on(step, on_step(step, total) if on_step is not None else None)
-        if len(rows) < len(flight.places):
-            finished[flight.places] = flight.optimizer.numbers.detach()
-            if not rows:
-                break
-            flight.keep(rows)
+    with each_by_itself(base_model, draws=configs[0].noise_draws):
+        for step in range(1, total + 1):
+            losses = take_step(base_model, flight, lidb, step)
+            flight.running_losses = torch.where(
+                flight.running_losses.isinf(), losses, torch.lerp(losses, flight.running_losses, LOSS_MEMORY)
+            )
+            rows = flight.going_on(step, on_step(step, total) if on_step is not None else None)
+            if len(rows) < len(flight.places):
+                finished[flight.places] = flight.optimizer.numbers.detach()
+                if not rows:
+                    break
+                flight.keep(rows)
     return unflatten(finished, lidb)
+
+
+@contextmanager
+def each_by_itself(base_model: BaseModel, *, draws: int) -> Iterator[None]:
+    """On a CPU a subject's rows pass each layer without the others', so that not even its rounding depends on them."""
+    if base_model.device.type != "cpu":
+        yield
+        return
+    with in_blocks(base_model.unet, draws), in_blocks(base_model.text_encoder, 1):
+        yield
 
 
 def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> Tensor:
     """One step of everybody in flight; their losses [S] before it."""
     numbers, config = flight.optimizer.numbers.requires_grad_(), flight.configs[0]
     samples = draw_samples(base_model, flight.examples, config, step=step)
-    in_parts = parts_of(len(samples.latents), numbers.device) > 1
+    in_parts = parts_of(len(samples.latents), numbers.device, together=config.noise_draws) > 1
     differentiate = gradients_in_parts if in_parts else gradients
     losses, gradient = differentiate(base_model, numbers, like, samples, flight.tokens)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
@@ -222,6 +235,7 @@ def gradients_in_parts(
     these, and their summed gradients go the rest of the way together.
     """
     subjects, batch = numbers.shape[0], len(samples.latents)
+    draws = batch // subjects
     factors = unflatten(numbers, like).factors()
     with attach(base_model, Expanded(subjects, factors)):
         embeddings = encode_tokens(base_model, tokens)
@@ -232,11 +246,11 @@ def gradients_in_parts(
 
     def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
         losses = samples.losses(base_model, starts[0], part)
-        return losses.detach(), torch.autograd.grad(losses.sum() * subjects / batch, starts)
+        return losses.detach(), torch.autograd.grad(losses.sum() / draws, starts)
 
-    rows = torch.arange(subjects, device=numbers.device).repeat_interleave(batch // subjects)
-    with attach(base_model, Expanded(subjects, own), subject_of_sample=rows):
-        losses, gradients = zip(*base_model.seating.in_parts(of, batch, numbers.device), strict=True)
+    with attach(base_model, Expanded(subjects, own)):
+        parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws)
+        losses, gradients = zip(*parts, strict=True)
     summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
     (gradient,) = torch.autograd.grad(ends, numbers, summed)
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient

@@ -29,9 +29,13 @@ class _Side:
         """[S, r, total] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
         layers, width, size = self.aux.shape
-        numbers = train[..., self.columns].view(count * rank, layers, width).transpose(0, 1)
-        expanded = torch.bmm(numbers, self.aux).view(layers, count, rank, size).to(dtype or train.dtype)
-        return zip(self.names, expanded.unbind(), strict=True)
+        numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
+        if train.device.type == "cpu":  # a product for each subject: its bits don't depend on the others (rounding.py)
+            expanded = torch.stack([torch.bmm(own, self.aux) for own in numbers], dim=1)  # [L, S, r, size]
+        else:
+            together = numbers.transpose(0, 1).reshape(layers, count * rank, width)
+            expanded = torch.bmm(together, self.aux).view(layers, count, rank, size)
+        return zip(self.names, expanded.to(dtype or train.dtype).unbind(), strict=True)
 
 
 class AuxBasis:

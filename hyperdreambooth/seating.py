@@ -32,6 +32,12 @@ class Seating:
         part: slice = getattr(self._here, "part", EVERYBODY)
         return part
 
+    @property
+    def subjects(self) -> slice:
+        """The subjects of these rows, where each has equally many neighbouring ones."""
+        subjects: slice = getattr(self._here, "subjects", EVERYBODY)
+        return subjects
+
     @contextmanager
     def seated(self, rows: Tensor | None) -> Iterator[None]:
         """Within the block, `rows` says whose each row is."""
@@ -41,18 +47,22 @@ class Seating:
         finally:
             self.rows = before
 
-    def in_parts(self, work: Callable[[slice], Result], count: int, device: torch.device) -> list[Result]:
+    def in_parts(
+        self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int = 1
+    ) -> list[Result]:
         """`work` on parts of a batch of `count`, in order, each on a core of its own; on a GPU on the whole.
+
+        So many neighbouring rows stay `together`.
 
         No operator mixes samples, so nobody notices. Threads inside every operation, torch's own way, wait for each
         other thousands of times a step; on a busy machine they wait for whoever holds a core.
         """
-        before, threads = torch.get_num_threads(), parts_of(count, device)
+        before, threads = torch.get_num_threads(), parts_of(count, device, together=together)
         if threads == 1:
             return [work(EVERYBODY)]
-        bounds = [count * place // threads for place in range(threads + 1)]
+        bounds = [count // together * place // threads * together for place in range(threads + 1)]
         parts = [slice(*pair) for pair in pairwise(bounds)]
-        run = partial(self._run, work, torch.is_grad_enabled())
+        run = partial(self._run, work, together, torch.is_grad_enabled())
         try:
             torch.set_num_threads(1)
             others = [_pool(before - 1).submit(run, part) for part in parts[1:]]
@@ -64,18 +74,18 @@ class Seating:
         finally:
             torch.set_num_threads(before)
 
-    def _run(self, work: Callable[[slice], Result], with_gradients: bool, part: slice) -> Result:
-        self._here.part = part
+    def _run(self, work: Callable[[slice], Result], together: int, with_gradients: bool, part: slice) -> Result:
+        self._here.part, self._here.subjects = part, slice(part.start // together, part.stop // together)
         try:
             with torch.set_grad_enabled(with_gradients):
                 return work(part)
         finally:
-            self._here.part = EVERYBODY
+            self._here.part = self._here.subjects = EVERYBODY
 
 
-def parts_of(count: int, device: torch.device) -> int:
+def parts_of(count: int, device: torch.device, *, together: int = 1) -> int:
     """Into how many parts a batch of `count` is cut."""
-    return min(torch.get_num_threads(), max(1, count // ROWS_EACH)) if device.type == "cpu" else 1
+    return min(torch.get_num_threads(), max(1, count // max(ROWS_EACH, together))) if device.type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)

@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,7 +113,8 @@ class Bench:
         chosen = checked(count, self.settings.checked)
         for subject in chosen:
             if subject not in self._alone_numbers:
-                (self._alone_numbers[subject],) = self.way.personalize([subject])
+                with one_thread():  # as each subject has in a batch; torch's threads round in other ways
+                    (self._alone_numbers[subject],) = self.way.personalize([subject])
         clock = clocked(lambda: self.way.personalize(range(count)), self.settings.torch_device)
         differences = [weight_difference(clock.result[row], self._alone_numbers[row]) for row in chosen]
         return Measured(
@@ -140,6 +141,16 @@ class Bench:
 def checked(count: int, at_most: int) -> list[int]:
     """Rows that are also run alone: the first, the last, and some between."""
     return sorted({round(place) for place in np.linspace(0, count - 1, min(count, at_most))})
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def weight_difference(together: Numbers, alone: Numbers) -> float:

@@ -1,0 +1,97 @@
+"""Bits: a subject's finetuned weights are the same alone and in any batch, on any number of cores."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hyperdreambooth
+from hyperdreambooth import seating
+from hyperdreambooth.bank import flatten
+from hyperdreambooth.config import FinetuneConfig
+from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.lidb import LiDB, relax_rank
+from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.rounding import in_blocks
+from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
+
+FINETUNE = FinetuneConfig(steps=6, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
+BATCHES = [[0, 1], [2, 0, 1], [3, 2, 1, 0]]  # one subject alone on several threads is rounded in another way
+
+
+@pytest.fixture(autouse=True)
+def one_thread_afterwards() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_subject_has_the_same_bits_in_any_batch(
+    base_model: BaseModel, monkeypatch: pytest.MonkeyPatch, batch: list[int]
+) -> None:
+    alone = flatten(fast_finetune(base_model, lidb_of(base_model, [0]), examples_of(base_model, [0]), FINETUNE))[0]
+    monkeypatch.setattr(seating, "ROWS_EACH", 1)
+    torch.set_num_threads(3)
+    examples = examples_of(base_model, batch)
+    together = flatten(fast_finetune(base_model, lidb_of(base_model, batch), examples, FINETUNE))[batch.index(0)]
+    assert torch.equal(together, alone)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Networks:
+    folder = Path(hyperdreambooth.__path__[0]) / "mini"
+    return load_networks(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+
+
+def finetuned(mini: Networks, subjects: list[int], *, steps: int) -> Tensor:
+    """On latents of noise, with the learning rate that makes a rounding grow fastest."""
+    assert mini.hypernetwork is not None
+    config = replace(mini.config.finetune, steps=steps)
+    generators = [torch.Generator().manual_seed(subject) for subject in subjects]
+    faces = torch.cat([torch.rand(1, 3, 64, 64, generator=generator) for generator in generators])
+    latents = torch.cat([torch.randn(1, *mini.base_model.latent_shape, generator=own) for own in generators])
+    with torch.no_grad():
+        predictions = [mini.hypernetwork(face[None]) for face in faces]
+    prediction = LiDB(
+        mini.basis,
+        torch.cat([own.a_train for own in predictions]),
+        torch.cat([own.b_train for own in predictions]),
+    )
+    lidb = relax_rank(prediction, config.rank, generators, std=config.new_rank_std)
+    prompts = [mini.config.fill_prompt(mini.config.instance_prompt)] * len(subjects)
+    return flatten(fast_finetune(mini.base_model, lidb, Examples(latents, prompts, generators), config))
+
+
+def test_mini_gives_the_same_bits_too(mini: Networks) -> None:
+    torch.set_num_threads(1)
+    alone = finetuned(mini, [7], steps=3)[0]
+    torch.set_num_threads(2)
+    assert torch.equal(finetuned(mini, [8, 7, 9], steps=3)[1], alone)
+    assert torch.equal(finetuned(mini, [7, 9], steps=3)[0], alone)
+
+
+class Counting(nn.Linear):
+    """Notes how many rows it computes at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        return super().forward(x)
+
+
+def test_layers_compute_in_blocks_and_are_themselves_again_afterwards() -> None:
+    counting, x = Counting(), torch.randn(5, 4, 3)
+    network = nn.Sequential(nn.ReLU(), counting)
+    whole = network(x)
+    with in_blocks(network, 2):
+        blocks = network(x)
+    network(x)
+    assert counting.rows == [5, 2, 2, 1, 5]
+    torch.testing.assert_close(blocks, whole)
