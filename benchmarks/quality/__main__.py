@@ -46,7 +46,8 @@ def measure(bench: Bench, judges: Judges, gallery: Gallery, row: Row) -> tuple[l
     count = min(len(bench.people), settings.slow_identities) if row.slow else len(bench.people)
     progress = Progress(row.name, total=count, unit="people")
     for own, person in enumerate(bench.people[:count]):
-        if len(people) > 1 and sum(outcome.seconds for outcome in outcomes) > 60 * settings.row_minutes:
+        spent = sum(outcome.seconds for outcome in outcomes)
+        if row.slow and len(people) > 1 and spent > 60 * settings.row_minutes:
             break
         outcome = cache.outcome(person.seed)
         if outcome is None:
@@ -109,7 +110,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--base-model", help="a folder or hub id instead of mini")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--slow-identities", type=int, help="of these, people for slow methods and variants of ours")
-    parser.add_argument("--row-minutes", type=float, help="a row that trained for so long gets no more people")
+    parser.add_argument("--row-minutes", type=float, help="a slow row that trained for so long gets no more")
     parser.add_argument(
         "--hypernetwork",
         dest="hypernetworks",

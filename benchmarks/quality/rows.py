@@ -67,9 +67,8 @@ def _own_rows(bench: Bench) -> Iterator[Row]:
             ),
             slow=slow,
         )
-    yield _hyper_row(bench, "one_pass", finetune, passes=1)
-    for passes in (2, 4):
-        yield _hyper_row(bench, f"passes_{passes}", finetune, passes=passes, slow=True)
+    for name, passes in (("one_pass", 1), ("passes_2", 2), ("passes_4", 4)):
+        yield _hyper_row(bench, name, finetune, passes=passes, slow=True)
     for name, networks in bench.other_networks.items():
         yield _hyper_row(bench, name, finetune, networks=networks)
         yield _hyper_row(bench, f"{name}_only", guess, networks=networks)

@@ -20,7 +20,7 @@ class Settings:
     device: str = "cpu"  # of the base model; the judges stay on the CPU
     work: Path = Path("runs/quality")  # caches: pictures drawn, pictures judged, the judges' calibration
     slow_identities: int = 16  # slow methods and variants of ours are measured on the first of them
-    row_minutes: float = math.inf  # a row that has trained for so long gets no more people, from the second on
+    row_minutes: float = math.inf  # a slow row that has trained for so long gets no more people, from the second on
     calibration_people: int = 48
     photos: int = 4  # photo-style pictures of each person, one for each seed
     clip: str | None = (
