@@ -24,6 +24,10 @@ def compile_blocks(base_model: BaseModel, *, backend: str = "inductor") -> None:
     base_model.unet.compile_repeated_blocks(backend=backend)
 
 
+def is_compiled(base_model: BaseModel) -> bool:
+    return any(module._compiled_call_impl is not None for module in base_model.unet.modules())
+
+
 def choose_attention(base_model: BaseModel) -> None:
     """For the whole process: softmax(Q K^T) V as products of their own, where that pays.
 

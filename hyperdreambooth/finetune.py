@@ -14,6 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from hyperdreambooth.acceleration import is_compiled
 from hyperdreambooth.attach import Deltas, attach
 from hyperdreambooth.bank import SubjectwiseAdam, clip_each, flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig
@@ -139,8 +140,11 @@ def fast_finetune(
 
 @contextmanager
 def each_by_itself(base_model: BaseModel, *, draws: int) -> Iterator[None]:
-    """On a CPU a subject's rows pass each layer without the others', so that not even its rounding depends on them."""
-    if base_model.device.type != "cpu":
+    """On a CPU a subject's rows pass each layer without the others', so that not even its rounding depends on them.
+
+    Not in bfloat16, which is asked for to be fast, nor in compiled blocks, which have kernels of their own.
+    """
+    if base_model.device.type != "cpu" or base_model.dtype == torch.bfloat16 or is_compiled(base_model):
         yield
         return
     with in_blocks(base_model.unet, draws), in_blocks(base_model.text_encoder, 1):
