@@ -2,7 +2,7 @@
 
 No operator of the UNet mixes samples, so S subjects with their own deltas and a SUMMED loss are S separate runs.
 Whatever could couple them is kept apart: noise and timesteps, the gradient's clipping, the optimiser's moments and its
-step counts, on a CPU even the rounding. Who is done, or no longer wanted, leaves the batch.
+step counts, on a CPU in float32 even the rounding. Who is done, or no longer wanted, leaves the batch.
 """
 
 import math

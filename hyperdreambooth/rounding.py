@@ -1,4 +1,4 @@
-"""The same bits whoever else is in the batch, on a CPU.
+"""The same bits whoever else is in the batch, on a CPU and in float32.
 
 A matrix product's kernel, and with it the order of its sums, depends on how many rows it has. That changes the seventh
 digit, and forty steps of Adam make the second digit of it (docs/experiments.md). So what belongs to one subject goes
