@@ -1,6 +1,8 @@
-"""The adapter file, format lidb/1: one subject's train matrices and all that is needed to read them back. No torch.
+"""The adapter file: one subject's train matrices and all that is needed to read them back. No torch.
 
 safetensors with two flat fp16 tensors (400 small ones would cost a header of 52 kB) and one JSON document as metadata.
+Format lidb/1 is what the paper has: attention layers, aux matrices drawn from a seed. lidb/2 may have convolutions, and
+aux matrices that the base model's folder holds; a reader of lidb/1 alone must not take it for a face that it knows.
 """
 
 import json
@@ -17,7 +19,7 @@ from hyperdreambooth.basis import PROBE_TOLERANCE, probe, stream_hash
 from hyperdreambooth.errors import AuxMismatch, NotAnAdapter, UnknownFormat, WrongBaseModel
 from hyperdreambooth.layers import LayerTable
 
-FORMAT = "lidb/1"
+FORMAT, LEARNED_FORMAT = "lidb/1", "lidb/2"
 MAX_FILE_BYTES = 64 << 20  # far above any adapter: a stranger's file is not read into memory further
 HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -33,6 +35,7 @@ class Provenance:
     base_model_hash: str
     hypernetwork_hash: str | None  # None where the start knew nobody
     aux_seed: int
+    aux_sha256: str | None = None  # of the base model's learned aux matrices; None where the seed draws them
     a: int
     b: int
     rank: int
@@ -64,20 +67,27 @@ class Adapter:
             b_train[:, b_slice] /= ratio
         return cls(table, _half(a_train), _half(b_train), provenance)
 
+    @property
+    def format(self) -> str:
+        as_in_the_paper = self.provenance.aux_sha256 is None and not any(
+            layer.is_convolution for layer in self.table.layers
+        )
+        return FORMAT if as_in_the_paper else LEARNED_FORMAT
+
     def to_bytes(self) -> bytes:
         """The file. Equal adapters give equal bytes (the safetensors library writes metadata in no fixed order)."""
-        seed = self.provenance.aux_seed
         document = {
-            "format": FORMAT,
+            "format": self.format,
             "layers": self.table.packed(),
             "layers_sha256": self.table.sha256,
-            "aux_stream": stream_hash(seed),
-            "aux_probe": probe(self.table, seed),
             **asdict(self.provenance),
         }
+        if self.provenance.aux_sha256 is None:
+            seed = self.provenance.aux_seed
+            document |= {"aux_stream": stream_hash(seed), "aux_probe": probe(self.table, seed)}
         a_bytes, b_bytes = self.a_train.tobytes(), self.b_train.tobytes()
         header = {
-            "__metadata__": {"format": FORMAT, "lidb": _json(document)},
+            "__metadata__": {"format": self.format, "lidb": _json(document)},
             "a_train": _entry(self.a_train, 0, len(a_bytes)),
             "b_train": _entry(self.b_train, len(a_bytes), len(a_bytes) + len(b_bytes)),
         }
@@ -91,10 +101,12 @@ class Adapter:
         document, tensors = _parse(content)
         try:
             table = LayerTable.unpacked(document["layers"])
+            document.setdefault("aux_sha256", None)  # files older than learned aux matrices
             provenance = Provenance(**{entry.name: document[entry.name] for entry in fields(Provenance)})
             seed, a_train, b_train = provenance.aux_seed, tensors["a_train"], tensors["b_train"]
-            drawn_alike = document["aux_stream"] == stream_hash(seed) and np.allclose(
-                document["aux_probe"], probe(table, seed), rtol=0, atol=PROBE_TOLERANCE
+            drawn_alike = provenance.aux_sha256 is not None or (
+                document["aux_stream"] == stream_hash(seed)
+                and np.allclose(document["aux_probe"], probe(table, seed), rtol=0, atol=PROBE_TOLERANCE)
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise NotAnAdapter(f"the header is incomplete: {error!r}") from error
@@ -105,10 +117,11 @@ class Adapter:
             raise AuxMismatch("this machine draws other aux matrices than the one that made the adapter")
         return cls(table, a_train, b_train, provenance)
 
-    def check_fits(self, *, base_model_hash: str, table: LayerTable, aux_seed: int) -> None:
-        """WrongBaseModel unless these are the weights it was made for."""
-        made_for = (self.provenance.base_model_hash, self.table.sha256, self.provenance.aux_seed)
-        if made_for != (base_model_hash, table.sha256, aux_seed):
+    def check_fits(self, *, base_model_hash: str, table: LayerTable, aux_seed: int, aux_sha256: str | None) -> None:
+        """WrongBaseModel unless these are the weights and aux matrices it was made for."""
+        own = self.provenance
+        made_for = (own.base_model_hash, self.table.sha256, own.aux_seed, own.aux_sha256)
+        if made_for != (base_model_hash, table.sha256, aux_seed, aux_sha256):
             raise WrongBaseModel(f"the adapter was made for {self.provenance.base_model} and other weights")
 
 
@@ -120,11 +133,11 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         (length,) = struct.unpack("<Q", content[:8])
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         found = metadata["format"]
-        document = json.loads(metadata["lidb"]) if found == FORMAT else {}
+        document = json.loads(metadata["lidb"]) if found in (FORMAT, LEARNED_FORMAT) else {}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise NotAnAdapter("not a safetensors file with a LiDB in it") from error
-    if found != FORMAT:
-        raise UnknownFormat(f"format {found!r} is not {FORMAT}")
+    if found not in (FORMAT, LEARNED_FORMAT):
+        raise UnknownFormat(f"format {found!r} is neither {FORMAT} nor {LEARNED_FORMAT}")
     if not isinstance(document, dict):
         raise NotAnAdapter("the header is no document")
     return document, tensors

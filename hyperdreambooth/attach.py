@@ -6,13 +6,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
+from hyperdreambooth.basis import LearnedAux
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.layers import LayerTable
+from hyperdreambooth.layers import KERNEL, LayerTable, is_convolution
 from hyperdreambooth.lidb import AuxBasis, Factors
 from hyperdreambooth.seating import EVERYBODY, Seating
-from hyperdreambooth.targets import target_layers
+from hyperdreambooth.targets import TargetLayer, target_layers
 
 
 class Deltas(Protocol):
@@ -27,15 +29,19 @@ class Deltas(Protocol):
 def layer_table(unet: nn.Module, text_encoder: nn.Module, config: LiDBConfig) -> LayerTable:
     """The table of a base model's target layers. Works on the meta device too."""
     targets = target_layers(unet, text_encoder)
-    shapes = [(name, linear.out_features, linear.in_features) for name, linear in targets.items()]
+    shapes = [
+        (name, module.weight.shape[0], module.weight[0].numel())
+        for name, module in targets.items()
+        if config.convolutions or not is_convolution(name)
+    ]
     return LayerTable.of(shapes, a=config.a, b=config.b)
 
 
-def aux_basis(base_model: BaseModel, config: LiDBConfig) -> AuxBasis:
-    """Draw the aux matrices for a base model, in its dtype's precision but at least float32."""
+def aux_basis(base_model: BaseModel, config: LiDBConfig, learned: LearnedAux | None = None) -> AuxBasis:
+    """The aux matrices for a base model, in its dtype's precision but at least float32: drawn, or those learned."""
     table = layer_table(base_model.unet, base_model.text_encoder, config)
     dtype = torch.promote_types(base_model.dtype, torch.float32)
-    return AuxBasis(table, config, device=base_model.device, dtype=dtype)
+    return AuxBasis(table, config, learned, device=base_model.device, dtype=dtype)
 
 
 @contextmanager
@@ -74,26 +80,29 @@ class _Slot:
         return _Slot()  # a copied network is nobody's
 
 
-def slot_of(linear: nn.Linear) -> _Slot:
+def slot_of(layer: TargetLayer) -> _Slot:
     """The layer's slot, made on first sight."""
-    for hook in linear._forward_hooks.values():
+    for hook in layer._forward_hooks.values():
         if isinstance(hook, _Slot):
             return hook
     slot = _Slot()
-    linear.register_forward_hook(slot)
+    layer.register_forward_hook(slot)
     return slot
 
 
 class _Delta:
-    """Adds (x down^T) up to a linear's output."""
+    """Adds (x down^T) up to a linear's output; to a convolution's, the same with down as its kernel."""
 
     def __init__(self, up: Tensor, down: Tensor, seating: Seating) -> None:
         self.up, self.down, self.seating = up, down, seating  # [S, r, n], [S, r, m]
         self.seated: tuple[Tensor | None, int, Tensor, Tensor] = (None, 0, up, down)  # of the batch before
 
-    def __call__(self, x: Tensor, output: Tensor) -> Tensor:  # [B, tokens, m] and [B, tokens, n]
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:  # [B, tokens, m], [B, tokens, n]; or [B, c, h, w]
         up, down = self._own(x.shape[0])
         assert x.shape[0] % up.shape[0] == 0, (x.shape, up.shape)
+        if x.dim() == 4:
+            h = _convolved(x, down).view(up.shape[0], x.shape[0] // up.shape[0], up.shape[1], -1)  # [S, B/S, r, h w]
+            return output + (up.transpose(1, 2)[:, None] @ h).view_as(output)
         h = torch.bmm(x.reshape(up.shape[0], -1, x.shape[-1]), down.transpose(1, 2))  # [S, B/S * tokens, r]
         by_subject = output.reshape(up.shape[0], -1, output.shape[-1])
         return torch.baddbmm(by_subject, h, up).view_as(output)
@@ -117,3 +126,15 @@ class _Delta:
             if not self.up.requires_grad:  # else each thread wants a graph of its own
                 self.seated = seated
         return seated[2][part], seated[3][part]
+
+
+def _convolved(x: Tensor, down: Tensor) -> Tensor:
+    """Each subject's rows of x [B, c, h, w] with its own kernels [S, r, c * 3 * 3]: [B, r, h, w]."""
+    subjects, rank, _ = down.shape
+    kernels, rows = down.view(subjects, rank, x.shape[1], KERNEL, KERNEL), x.shape[0] // subjects
+    if x.device.type == "cpu" and rows > 1:  # a product for each: its bits don't depend on the others (rounding.py)
+        pairs = zip(x.chunk(subjects), kernels, strict=True)
+        return torch.cat([conv2d(own, kernel, padding=KERNEL // 2) for own, kernel in pairs])
+    by_subject = x.view(subjects, rows, *x.shape[1:]).transpose(0, 1).flatten(1, 2)  # [B/S, S c, h, w]
+    h = conv2d(by_subject, kernels.flatten(0, 1), padding=KERNEL // 2, groups=subjects)
+    return h.view(rows, subjects, rank, *x.shape[2:]).transpose(0, 1).flatten(0, 1)

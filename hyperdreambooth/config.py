@@ -15,6 +15,7 @@ class LiDBConfig:
 
     a: int = 100  # width of A_aux (paper, section 4.1); at most a layer's outputs
     b: int = 50  # width of B_aux (same); at most a layer's inputs
+    convolutions: bool = False  # ours: the 3 x 3 ones of the UNet's resnets as well; the paper has attention alone
     start_std: float = 0.2  # ours: of the B_train from which everybody starts; see `lidb.shared_start`
     aux_seed: int = 0  # part of the adapter format: changing it breaks stored adapters
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel
 
 from hyperdreambooth.config import SampleConfig
@@ -24,7 +24,7 @@ from hyperdreambooth.cross_attention import Prompted, keys_and_values_once
 from hyperdreambooth.denoise import OnStep, Strand, denoise
 from hyperdreambooth.errors import UnsuitableSize
 from hyperdreambooth.seating import Seating
-from hyperdreambooth.targets import target_layers
+from hyperdreambooth.targets import TargetLayer, target_layers
 
 NETWORKS = ("text_encoder", "unet", "vae")
 DECODED_AT_ONCE = 8  # decoding needs the most memory of all
@@ -45,7 +45,7 @@ class BaseModel:
     seating: Seating = field(default_factory=Seating)  # who is in the batch that the networks see
 
     @cached_property
-    def targets(self) -> dict[str, nn.Linear]:
+    def targets(self) -> dict[str, TargetLayer]:
         """The target layers by our names, looked up once."""
         return target_layers(self.unet, self.text_encoder)
 

@@ -155,6 +155,7 @@ def save_hypernetwork(hypernetwork: Hypernetwork, folder: Path, *, dtype: torch.
         "hypernetwork": json.loads(to_json(hypernetwork.config)),
         "lidb": json.loads(to_json(hypernetwork.basis.config)),
         "layers_sha256": hypernetwork.basis.table.sha256,
+        "aux_sha256": hypernetwork.basis.learned_hash,
         "sha256": hypernetwork_hash(folder),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
@@ -166,8 +167,9 @@ def load_hypernetwork(folder: Path, basis: AuxBasis) -> Hypernetwork:
     if description["sha256"] != hypernetwork_hash(folder):
         raise WeightsDamaged(f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes")
     trained_for = from_json(LiDBConfig, json.dumps(description["lidb"]))
-    if trained_for != basis.config or description["layers_sha256"] != basis.table.sha256:
-        raise WeightsDamaged(f"the hypernetwork in {folder} was trained for other target layers")
+    same_aux = description.get("aux_sha256") == basis.learned_hash
+    if trained_for != basis.config or description["layers_sha256"] != basis.table.sha256 or not same_aux:
+        raise WeightsDamaged(f"the hypernetwork in {folder} was trained for other target layers or aux matrices")
     hypernetwork = Hypernetwork(from_json(HypernetworkConfig, json.dumps(description["hypernetwork"])), basis)
     weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
     hypernetwork.load_state_dict(weights)

@@ -25,24 +25,32 @@ TEXT_PROJECTIONS = {
     "mlp.in": "mlp.fc1",
     "mlp.out": "mlp.fc2",
 }
+# Ours, where a base model asks for them: most of a small UNet's weights are in its resnets.
+UNET_CONVOLUTIONS = {"in": "conv1", "out": "conv2"}
+KERNEL = 3  # of these: a delta's rows are [inputs, 3, 3], flattened
 MAX_WIDTH = 1 << 14
 BLOCKS = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
 _UNET_MODULE = re.compile(
     r"(down_blocks|mid_block|up_blocks)((?:\.\d+)?)\.attentions\.(\d+)\.transformer_blocks\.(\d+)"
     r"\.(attn[12])\.(to_q|to_k|to_v|to_out\.0)"
 )
+_CONVOLUTION_MODULE = re.compile(r"(down_blocks|mid_block|up_blocks)((?:\.\d+)?)\.resnets\.(\d+)\.(conv[12])")
 _TEXT_MODULE = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d+)\.(\w+\.\w+)")
 
 
 @dataclass(frozen=True, order=True)
 class LayerShape:
-    """A target layer: W is [n, m], A_train [a, r], B_train [r, b]."""
+    """A target layer: W is [n, m], A_train [a, r], B_train [r, b]. A convolution's m is inputs * 3 * 3."""
 
     name: str
     n: int
     m: int
     a: int
     b: int
+
+    @property
+    def is_convolution(self) -> bool:
+        return is_convolution(self.name)
 
     @property
     def is_sensible(self) -> bool:
@@ -108,6 +116,10 @@ class LayerTable:
 
 def unet_layer_name(module: str) -> str | None:
     """Our name for a module of the UNet; None where it is no target layer."""
+    match = _CONVOLUTION_MODULE.fullmatch(module)
+    if match is not None:
+        block, index, resnet, convolution = match.groups()
+        return f"unet.{_key(BLOCKS, block)}{index}.{resnet}.conv.{_key(UNET_CONVOLUTIONS, convolution)}"
     match = _UNET_MODULE.fullmatch(module)
     if match is None:
         return None
@@ -131,9 +143,15 @@ def module_name(layer: str) -> str:
         return f"encoder.layers.{place[0]}.{TEXT_PROJECTIONS['.'.join(place[1:])]}"
     block, *numbers, attention, projection = place
     index = "" if block == "mid" else f".{numbers.pop(0)}"
+    if attention == "conv":
+        return f"{BLOCKS[block]}{index}.resnets.{numbers[0]}.{UNET_CONVOLUTIONS[projection]}"
     transformer, depth = (*numbers, "0")[:2]
     inside = f"{UNET_ATTENTIONS[attention]}.{UNET_PROJECTIONS[projection]}"
     return f"{BLOCKS[block]}{index}.attentions.{transformer}.transformer_blocks.{depth}.{inside}"
+
+
+def is_convolution(layer: str) -> bool:
+    return layer.split(".")[-2] == "conv"
 
 
 def _key(names: dict[str, str], value: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyperdreambooth.basis import aux_matrices, shared_b_train
+from hyperdreambooth.basis import LearnedAux, aux_source, shared_b_train
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.layers import LayerShape, LayerTable
 
@@ -39,18 +39,33 @@ class _Side:
 
 
 class AuxBasis:
-    """The aux matrices of all target layers of a base model, drawn once and shared by every subject."""
+    """The aux matrices of all target layers of a base model, made once and shared by every subject."""
 
-    def __init__(self, table: LayerTable, config: LiDBConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        table: LayerTable,
+        config: LiDBConfig,
+        learned: LearnedAux | None = None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         self.table = table
         self.config = config
-        aux = {layer.name: aux_matrices(layer, config.aux_seed) for layer in table.layers}
+        self.learned = learned
+        draw = aux_source(learned, config.aux_seed)
+        aux = {layer.name: draw(layer) for layer in table.layers}
         up = {name: torch.from_numpy(a_aux).T for name, (a_aux, _) in aux.items()}
         down = {name: torch.from_numpy(b_aux) for name, (_, b_aux) in aux.items()}
         a_slices = {name: a for name, (a, _) in table.slices.items()}
         b_slices = {name: b for name, (_, b) in table.slices.items()}
         self.up_sides = _grouped(up, a_slices, device, dtype)
         self.down_sides = _grouped(down, b_slices, device, dtype)
+
+    @property
+    def learned_hash(self) -> str | None:
+        """sha256 of the learned aux matrices; None where the seed draws them."""
+        return self.learned.sha256 if self.learned else None
 
     @property
     def device(self) -> torch.device:

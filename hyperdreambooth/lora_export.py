@@ -5,7 +5,7 @@ the input side `lora_A` and kohya `lora_down`. The swap happens here and nowhere
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -14,10 +14,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hyperdreambooth.adapter import Adapter
-from hyperdreambooth.basis import aux_matrices
-from hyperdreambooth.layers import module_name
+from hyperdreambooth.basis import LearnedAux, aux_source
+from hyperdreambooth.errors import AuxMismatch
+from hyperdreambooth.layers import KERNEL, module_name
 
 Half = NDArray[np.float16]
+Layers = Iterable[tuple[str, Half, Half]]
 # transformers 5 dropped `text_model.` from its module names; in LoRA files it stays.
 TEXT_PREFIX = "text_model."
 FLAGS: dict[str, Any] = {"bias": "none", "use_dora": False, "use_rslora": False, "peft_type": "LORA"}
@@ -30,23 +32,38 @@ class LoraFormat(StrEnum):
     KOHYA = "kohya"
 
 
-def to_lora(adapter: Adapter, layout: LoraFormat) -> bytes:
-    """The LoRA file: the same ΔW, without our aux matrices, in fp16."""
+def to_lora(adapter: Adapter, layout: LoraFormat, learned: LearnedAux | None = None) -> bytes:
+    """The LoRA file: the same ΔW, without our aux matrices, in fp16. `learned` is what the base model's folder holds.
+
+    AuxMismatch where the adapter was made with other learned aux matrices.
+    """
+    wanted = adapter.provenance.aux_sha256
+    if wanted is not None and (learned is None or learned.sha256 != wanted):
+        raise AuxMismatch(
+            f"the adapter needs the learned aux matrices {wanted[:12]} of {adapter.provenance.base_model}"
+        )
+    layers = folded(adapter, learned if wanted is not None else None)
     match layout:
         case LoraFormat.DIFFUSERS:
-            tensors, metadata = _diffusers(adapter)
+            tensors, metadata = _diffusers(adapter, layers)
         case LoraFormat.KOHYA:
-            tensors, metadata = _kohya(adapter)
+            tensors, metadata = _kohya(adapter, layers)
     return safetensors.numpy.save(tensors, metadata={"format": "pt", **metadata})
 
 
-def folded(adapter: Adapter) -> Iterator[tuple[str, Half, Half]]:
-    """Each layer's name, `up` [n, r] and `down` [r, m]; one at a time, since SD 1.5 has 27 M aux numbers."""
+def folded(adapter: Adapter, learned: LearnedAux | None) -> Iterator[tuple[str, Half, Half]]:
+    """Each layer's name, `up` [n, r] and `down` [r, m]; one at a time, since SD 1.5 has 27 M aux numbers.
+
+    A convolution's are kernels: [n, r, 1, 1] and [r, inputs, 3, 3].
+    """
+    aux_of = aux_source(learned, adapter.provenance.aux_seed)
     for layer in adapter.table.layers:
         a_slice, b_slice = adapter.table.slices[layer.name]
-        a_aux, b_aux = aux_matrices(layer, adapter.provenance.aux_seed)
+        a_aux, b_aux = aux_of(layer)
         up = a_aux @ adapter.a_train[:, a_slice].T.astype(np.float32)
         down = adapter.b_train[:, b_slice].astype(np.float32) @ b_aux
+        if layer.is_convolution:
+            up, down = up[..., None, None], down.reshape(len(down), -1, KERNEL, KERNEL)
         yield layer.name, *_halved(up, down)
 
 
@@ -55,11 +72,11 @@ def _halved(up: NDArray[np.float32], down: NDArray[np.float32]) -> tuple[Half, H
     return np.ascontiguousarray(up, np.float16), np.ascontiguousarray(down, np.float16)
 
 
-def _diffusers(adapter: Adapter) -> tuple[dict[str, Half], dict[str, str]]:
+def _diffusers(adapter: Adapter, layers: Layers) -> tuple[dict[str, Half], dict[str, str]]:
     """PEFT's names, and the metadata from which diffusers makes its LoraConfig."""
     tensors: dict[str, Half] = {}
     targets: dict[str, set[str]] = {"unet": set(), "text_encoder": set()}
-    for name, up, down in folded(adapter):
+    for name, up, down in layers:
         network, module = _place(name)
         targets[network].add(_last_name(module))
         tensors[f"{network}.{module}.lora_A.weight"] = down
@@ -74,11 +91,11 @@ def _diffusers(adapter: Adapter) -> tuple[dict[str, Half], dict[str, str]]:
     return tensors, {"lora_adapter_metadata": json.dumps(config, sort_keys=True)}
 
 
-def _kohya(adapter: Adapter) -> tuple[dict[str, Half], dict[str, str]]:
+def _kohya(adapter: Adapter, layers: Layers) -> tuple[dict[str, Half], dict[str, str]]:
     """The names of kohya-ss/sd-scripts, which most other tools read, and its headers."""
     provenance = adapter.provenance
     tensors: dict[str, Half] = {}
-    for name, up, down in folded(adapter):
+    for name, up, down in layers:
         network, module = _place(name)
         prefix = "lora_unet_" if network == "unet" else "lora_te_"
         key = prefix + module.replace(".", "_")

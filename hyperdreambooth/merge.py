@@ -19,7 +19,8 @@ def merged(base_model: BaseModel, deltas: Deltas) -> Iterator[BaseModel]:
     try:
         for name, (up, down) in deltas.factors().items():
             originals[name] = targets[name].weight
-            own = torch.addmm(originals[name].to(up.dtype), up[0].T, down[0])
+            original = originals[name].to(up.dtype)
+            own = torch.addmm(original.flatten(1), up[0].T, down[0]).view_as(original)
             targets[name].weight = nn.Parameter(own.to(originals[name].dtype), requires_grad=False)
         yield base_model
     finally:

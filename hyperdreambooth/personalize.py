@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConfig, load_personalize_config
 from hyperdreambooth.denoise import OnStep
 from hyperdreambooth.diffusion import (
@@ -69,7 +70,7 @@ def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.d
     folder = base_model_folder(folder_or_hub_id)
     base_model = load_base_model(folder_or_hub_id, device=device, dtype=dtype)
     config = load_personalize_config(folder)
-    basis = aux_basis(base_model, config.lidb)
+    basis = aux_basis(base_model, config.lidb, load_learned(folder))
     trained = (folder / FOLDER).is_dir()
     return Networks(
         base_model=base_model,
@@ -195,6 +196,7 @@ def pack(
         base_model_hash=networks.base_model.weights_hash,
         hypernetwork_hash=networks.hypernetwork_hash,
         aux_seed=networks.basis.config.aux_seed,
+        aux_sha256=networks.basis.learned_hash,
         a=networks.basis.config.a,
         b=networks.basis.config.b,
         rank=lidb.rank,
@@ -208,12 +210,19 @@ def pack(
 
 def unpack(networks: Networks, adapters: Sequence[Adapter]) -> LiDB:
     """Adapters of any ranks as one batch. WrongBaseModel unless all were made for these networks."""
-    basis = networks.basis
     for adapter in adapters:
-        adapter.check_fits(
-            base_model_hash=networks.base_model.weights_hash, table=basis.table, aux_seed=basis.config.aux_seed
-        )
+        check_fits(networks, adapter)
     return networks.resident.lidb(adapters)
+
+
+def check_fits(networks: Networks, adapter: Adapter) -> None:
+    """WrongBaseModel unless the adapter was made for these networks."""
+    adapter.check_fits(
+        base_model_hash=networks.base_model.weights_hash,
+        table=networks.basis.table,
+        aux_seed=networks.basis.config.aux_seed,
+        aux_sha256=networks.basis.learned_hash,
+    )
 
 
 def _portraits(

@@ -1,6 +1,6 @@
 """Other views of the one face, so that forty steps learn the person and not the pixels of a photo (ours).
 
-On held-out people of `mini` the denoising loss on another photo of the person falls with them, and rises without
+Each view more trades likeness for freedom from the photo's pose: what a base model's folder asks for was measured
 (docs/experiments.md).
 """
 

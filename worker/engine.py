@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +15,6 @@ import structlog
 import torch
 from PIL import Image
 
-import hyperdreambooth
 from core.lifecycle import Phase
 from core.schemas import Method, Verdict
 from core.settings import Acceleration, Settings
@@ -26,16 +24,16 @@ from hyperdreambooth.batch_size import find_batch_size
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import base_model_folder, latent_shape, tokenize
 from hyperdreambooth.errors import AdapterError, PersonalizeError, UnsuitableSize
-from hyperdreambooth.personalize import Networks, generate, load_networks, personalize
+from hyperdreambooth.personalize import Networks, check_fits, generate, load_networks, personalize
 from hyperdreambooth.resident import RecentFiles
 from hyperdreambooth.safety import SafetyChecker, load_safety_checker
 from worker.attempts import OnStep
 from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
+from worker.model_source import model_source
 from worker.personalize import PersonalizeRequest
 from worker.presence import Serves
 
-SHIPPED = "mini"
 PICTURES_AT_ONCE = 16
 
 Key = TypeVar("Key")
@@ -139,11 +137,7 @@ class Engine:
         """What is to be drawn, and how; AdapterError, PromptTooLong or UnsuitableSize if it can't be."""
         networks, params = self._networks, request.params
         adapter = self._adapters.read(request.adapter, request.subject_id)
-        adapter.check_fits(
-            base_model_hash=networks.base_model.weights_hash,
-            table=networks.basis.table,
-            aux_seed=networks.basis.config.aux_seed,
-        )
+        check_fits(networks, adapter)
         own = networks.config.sample
         config = SampleConfig(
             steps=params.steps or own.steps,
@@ -201,11 +195,11 @@ def load_engine(settings: Settings) -> Engine:
     # bfloat16 has float32's range: nothing overflows, and what is trained stays in float32.
     in_bfloat16 = device.type == "cuda" or settings.acceleration is Acceleration.BFLOAT16
     dtype = torch.bfloat16 if in_bfloat16 else torch.float32
-    folder = Path(hyperdreambooth.__path__[0]) / SHIPPED if settings.base_model == SHIPPED else settings.base_model
-    log.info("engine.loading", base_model=str(folder), device=str(device))
-    networks = load_networks(str(folder), device=device, dtype=dtype)
+    source = model_source(settings)
+    log.info("engine.loading", base_model=source, device=str(device))
+    networks = load_networks(source, device=device, dtype=dtype)
     choose_attention(networks.base_model)
-    safety_checker = load_safety_checker(base_model_folder(str(folder)), device=device)
+    safety_checker = load_safety_checker(base_model_folder(source), device=device)
     batch_size = measured_batch_size(networks) if settings.batch_size == "auto" else settings.batch_size
     if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":
         compile_blocks(networks.base_model)  # last: no batch of the measuring is worth compiling for

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -16,10 +17,12 @@ from core.settings import Settings
 from core.storage import ObjectMissing, ObjectStore
 from core.tables import Adapter, Export, Job
 from hyperdreambooth import adapter as adapter_file
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.lora_export import LoraFormat, to_lora
 from worker.attempts import OnStep
 from worker.failures import SubjectErased
 from worker.ledger import Record
+from worker.model_source import model_source
 from worker.personalize import ADAPTER_TYPE
 
 
@@ -38,6 +41,7 @@ class Exporting:
 
     def __init__(self, sessions: Sessions, store: ObjectStore, settings: Settings) -> None:
         self._sessions, self._store, self._keep = sessions, store, settings.export_time
+        self._learned = load_learned(Path(model_source(settings)))
 
     def fetch(self, job: Job) -> ExportRequest:
         """The adapter's file."""
@@ -54,7 +58,8 @@ class Exporting:
         for done, request in enumerate(inputs):
             on_step(Phase.STORING, done, len(inputs))
             try:
-                results.append(to_lora(adapter_file.Adapter.from_bytes(request.weights), request.layout))
+                adapter = adapter_file.Adapter.from_bytes(request.weights)
+                results.append(to_lora(adapter, request.layout, self._learned))
             except Exception as error:
                 results.append(error)
         return results

@@ -17,11 +17,6 @@ from torch.nn import functional as F
 from hyperdreambooth.diffusion import BaseModel, encode_images, encode_tokens, tokenize
 from hyperdreambooth.personalize import Networks
 
-# The layers that get a LiDB, by peft's names.
-TARGETS = {
-    "unet": ["to_q", "to_k", "to_v", "to_out.0"],
-    "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-}
 LEARNING_RATE, MAX_NORM = 1e-4, 1.0  # the script's
 
 
@@ -31,7 +26,7 @@ def train_lora(networks: Networks, face: Image.Image, *, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     latents = encode_images(base_model, [face]).repeat(finetune.noise_draws, 1, 1, 1)
     tokens = tokenize(base_model, [config.fill_prompt(config.instance_prompt)])
-    with lora_layers(base_model, rank=finetune.rank, seed=seed) as parameters:
+    with lora_layers(networks, rank=finetune.rank, seed=seed) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
         for _ in range(finetune.steps):
             denoising_loss(base_model, latents, tokens, generator).backward()  # type: ignore[no-untyped-call]  # torch
@@ -56,16 +51,19 @@ def denoising_loss(base_model: BaseModel, latents: Tensor, tokens: Tensor, gener
 
 
 @contextmanager
-def lora_layers(base_model: BaseModel, *, rank: int, seed: int) -> Iterator[list[nn.Parameter]]:
-    """peft's layers around the targets, and afterwards none."""
-    networks: list[Any] = [getattr(base_model, network) for network in TARGETS]
+def lora_layers(networks: Networks, *, rank: int, seed: int) -> Iterator[list[nn.Parameter]]:
+    """peft's layers around the layers that get a LiDB, and afterwards none."""
+    base_model = networks.base_model
+    targets = {id(base_model.targets[layer.name]) for layer in networks.basis.table.layers}
+    models: list[Any] = [base_model.unet, base_model.text_encoder]
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for network, targets in zip(networks, TARGETS.values(), strict=True):
-                inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), network)
-        yield [parameter for network in networks for name, parameter in network.named_parameters() if "lora_" in name]
+            for model in models:
+                names = [name for name, module in model.named_modules() if id(module) in targets]
+                inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), model)
+        yield [parameter for model in models for name, parameter in model.named_parameters() if "lora_" in name]
     finally:
-        for network in networks:
+        for network in models:
             recurse_remove_peft_layers(network)  # type: ignore[no-untyped-call]  # diffusers
             vars(network).pop("peft_config", None)  # what peft leaves behind

@@ -59,9 +59,11 @@ class WithPipeline(Way):
     def prepare(self, subjects: Sequence[int]) -> None:
         """LoRA files read, in the model's dtype and on its device."""
         super().prepare(subjects)
-        base_model = self.networks.base_model
+        networks, base_model = self.networks, self.networks.base_model
         for subject in set(subjects) - set(self.loras):
-            content = safetensors.torch.load(to_lora(self.adapters[subject], LoraFormat.DIFFUSERS))
+            content = safetensors.torch.load(
+                to_lora(self.adapters[subject], LoraFormat.DIFFUSERS, networks.basis.learned)
+            )
             self.loras[subject] = {
                 name: tensor.to(base_model.device, base_model.dtype) for name, tensor in content.items()
             }

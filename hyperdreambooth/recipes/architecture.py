@@ -7,7 +7,7 @@ import copy
 import json
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -36,13 +36,15 @@ VOCABULARY = 1024
 START, END = "<|startoftext|>", "<|endoftext|>"
 LARGEST_FILE = "15MB"
 
+FINETUNE = FinetuneConfig(rank=4, learning_rate=0.06, noise_draws=8, views=2, background_weight=1.0)
 PERSONALIZATION = PersonalizeConfig(
     identifier=IDENTIFIER,
     class_noun=CLASS_NOUN,
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
-    lidb=LiDBConfig(a=100, b=50),
-    finetune=FinetuneConfig(learning_rate=6e-3, noise_draws=8),
+    lidb=LiDBConfig(a=40, b=20, convolutions=True),
+    finetune=FINETUNE,
+    finetune_from_start=replace(FINETUNE, steps=100),
     sample=SampleConfig(steps=25, guidance=2.5),
 )
 

@@ -1,7 +1,7 @@
 """Make the shipped small model from nothing: `python -m hyperdreambooth.recipes.mini` (or `make mini`).
 
-Pictures, autoencoder, base model, hypernetwork, a sharper decoder, figures, model card: five hours on two CPU cores, or
-on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after` stops it in time.
+Pictures, autoencoder, base model, aux matrices, hypernetwork, a sharper decoder, figures, model card: five hours on two
+CPU cores, or on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after` stops it in time.
 START HERE for how `mini` was made; each stage is a file of its own.
 """
 
@@ -18,6 +18,7 @@ import torch
 
 from hyperdreambooth.recipes import (
     evaluate,
+    learn_basis,
     pictures,
     train_base,
     train_decoder,
@@ -40,6 +41,7 @@ class Plan:
     identities: int = pictures.PicturesConfig.identities
     vae_steps: int = train_vae.VaeConfig.steps
     base_steps: int = train_base.BaseConfig.steps
+    basis_people: int = learn_basis.LearnBasisConfig.people
     face_encoder_steps: int = train_face_encoder.FaceEncoderConfig.steps
     hypernetwork_steps: int = train_hypernetwork.TrainHypernetworkConfig.steps
     decoder_steps: int = train_decoder.DecoderConfig.steps
@@ -98,6 +100,10 @@ def stages_of(config: MiniConfig) -> dict[str, Callable[[], None]]:
         "pictures": partial(pictures.main, people),
         "vae": partial(train_vae.main, placed(train_vae.VaeConfig(), plan.vae_steps)),
         "base": partial(train_base.main, placed(train_base.BaseConfig(), plan.base_steps)),
+        "aux basis": partial(
+            learn_basis.main,
+            placed(learn_basis.LearnBasisConfig(people=plan.basis_people), plan.hypernetwork_steps),
+        ),
         "face encoder": partial(
             train_face_encoder.main, placed(train_face_encoder.FaceEncoderConfig(), plan.face_encoder_steps)
         ),

@@ -12,7 +12,8 @@ command, `make mini`.
 |---|---|---|
 {parts}
 
-All weights are half precision; no file is larger than 16 MiB.
+Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 90 target layers, without which an
+adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
 
 ## Data and licence
 
@@ -32,8 +33,8 @@ person it is personalised to.
 - **Real faces.** It has only ever seen renders that look like characters of a game. A real selfie is accepted, but what
   comes out is a rendered stranger with, at best, the right hair and skin. Real faces need a Stable Diffusion and a GPU.
 - Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
-- A likeness in the strict sense: skin, hair and beard of the person come through, the shape of the face hardly. An eye
-  matches most pictures with the right photo of eight; the face judge seldom does (last rows of the table).
+- A likeness in the strict sense. Skin, hair, beard and build of the person come through, the shape of the face in part,
+  and much of the photo's own pose with them: the benchmark `quality` has the figures, with two face judges.
 - Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
   person's.
 - Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
@@ -57,7 +58,7 @@ PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
-    "hypernetwork": "face to LiDB train matrices (a = 100, b = 50, rank 1)",
+    "hypernetwork": "face to LiDB train matrices (a = 40, b = 20, rank 1, 90 layers)",
 }
 
 
@@ -65,7 +66,7 @@ def write_model_card(folder: Path, figures: dict[str, float]) -> None:
     """README.md beside the weights."""
     parts = [f"| `{name}` | {what} | {_megabytes(folder / name):.1f} MB |" for name, what in PARTS.items()]
     rows = [f"| {name} | {figure:.3f} |" for name, figure in figures.items()]
-    (folder / "README.md").write_text(TEXT.format(parts="\n".join(parts), figures="\n".join(rows)))
+    (folder / "README.md").write_text(TEXT.format(parts="\n".join(parts), figures="\n".join(rows), basis=_megabytes(folder)))
 
 
 def _megabytes(folder: Path) -> float:

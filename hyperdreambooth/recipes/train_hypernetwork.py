@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import HypernetworkConfig, SampleConfig, load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_tokens, load_base_model, sample, tokenize
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, load_hypernetwork, save_hypernetwork
@@ -91,7 +92,8 @@ def main(config: TrainHypernetworkConfig) -> None:
     base_model = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     everybody = load_people(config, base_model)
     people, held_out = everybody.rows(slice(config.held_out, None)), everybody.rows(slice(config.held_out))
-    hypernetwork = untrained(config, aux_basis(base_model, load_personalize_config(folder).lidb))
+    basis = aux_basis(base_model, load_personalize_config(folder).lidb, load_learned(folder))
+    hypernetwork = untrained(config, basis)
     averaged = copy.deepcopy(hypernetwork)
     adam = torch.optim.AdamW(hypernetwork.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     # Named after the base model's weights: a hypernetwork half trained for others is no start.

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hyperdreambooth.attach import aux_basis
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, load_base_model
 from hyperdreambooth.finetune import Examples, fast_finetune
@@ -27,10 +28,11 @@ def main(config: FitRunConfig) -> None:
     """Fit everybody, a batch at a time; a batch that is on the disk is not fitted again. Processes take turns."""
     run = open_run(config)
     base_model = load_base_model(config.base_model, device=run.accelerator.device, dtype=torch.float32)
-    lidb_config = load_personalize_config(base_model_folder(config.base_model)).lidb
+    folder = base_model_folder(config.base_model)
+    lidb_config = load_personalize_config(folder).lidb
     with run.accelerator.main_process_first():
         pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=PREVIEW_SIZE, faces=True)
-    basis = aux_basis(base_model, lidb_config)
+    basis = aux_basis(base_model, lidb_config, load_learned(folder))
     starts = range(0, len(pictures.people), config.batch)
     mine = starts[run.accelerator.process_index :: run.accelerator.num_processes]
     progress = Progress("fit", total=len(mine), unit="batches", every=5)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, encode_tokens, load_base_model, tokenize
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
@@ -68,7 +69,7 @@ def main(config: HypernetworkRunConfig) -> None:
     size = config.hypernetwork.image_size
     with run.accelerator.main_process_first():
         pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=size, faces=True)
-    basis = aux_basis(base_model, wishes.lidb)
+    basis = aux_basis(base_model, wishes.lidb, load_learned(source))
     fitted = load_fitted(Path(config.fitted)) if config.beta else {}
     check_people(pictures, fitted, config)
     hypernetwork = Hypernetwork(config.hypernetwork, basis)

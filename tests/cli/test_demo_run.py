@@ -62,7 +62,7 @@ def test_the_results_are_files_that_other_programs_open(folder: Path) -> None:
     width, height = size_of(output / "grid.png")
     assert width > 4 * height > 1000
     with safe_open(output / "weights.safetensors", framework="np") as weights:
-        assert weights.metadata()["format"] == "lidb/1"
+        assert weights.metadata()["format"] == "lidb/2"
     assert size_of(output / "photo.png") == (384, 384)
     assert {"pencil-sketch-1.png", "oil-painting-2.png"} <= {path.name for path in (output / "pictures").iterdir()}
 

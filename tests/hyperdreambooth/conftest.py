@@ -19,7 +19,7 @@ from hyperdreambooth.lidb import LiDB, shared_start
 from hyperdreambooth.personalize import Networks, load_networks
 
 CPU = torch.device("cpu")
-LIDB = LiDBConfig(a=12, b=6)
+LIDB = LiDBConfig(a=12, b=6, convolutions=True)
 WORDS = ("a", "photo", "of", "pencil", "sketch", "face", "person", "[v]")
 
 

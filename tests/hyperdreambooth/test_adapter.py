@@ -1,8 +1,8 @@
-import dataclasses
 import json
 import struct
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from hyperdreambooth import adapter as adapter_module
 from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import layer_table
-from hyperdreambooth.config import LiDBConfig
+from hyperdreambooth.config import FinetuneConfig, LiDBConfig
 from hyperdreambooth.errors import AdapterError, AuxMismatch, NotAnAdapter, UnknownFormat, WrongBaseModel
 from hyperdreambooth.layers import LayerTable
 
@@ -37,17 +37,18 @@ PROVENANCE = Provenance(
 
 
 def make_adapter(table: LayerTable = TABLE, **changes: Any) -> Adapter:  # noqa: ANN401 - fields of a Provenance
-    provenance = dataclasses.replace(PROVENANCE, **changes)
+    provenance = replace(PROVENANCE, **changes)
     random = np.random.default_rng(0)
     a_train, b_train = (random.normal(size=(provenance.rank, total)) for total in (table.total_a, table.total_b))
     return Adapter.pack(table, a_train, b_train * 0.01, provenance)
 
 
-def with_document(content: bytes, **changes: Any) -> bytes:  # noqa: ANN401 - JSON
+def with_document(content: bytes, *, lacking: str = "", **changes: Any) -> bytes:  # noqa: ANN401 - JSON
     """The same file with another header."""
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     document = json.loads(header["__metadata__"]["lidb"]) | changes
+    document.pop(lacking, None)
     header["__metadata__"]["lidb"] = json.dumps(document)
     header["__metadata__"]["format"] = document["format"]
     text = json.dumps(header).encode()
@@ -75,10 +76,14 @@ def test_a_finetuned_subject_of_stable_diffusion_takes_at_most_120_kib() -> None
         text_encoder = CLIPTextModel(
             CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
         )
+    names = {"base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "finetune": asdict(FinetuneConfig())}
     table = layer_table(unet, text_encoder, LiDBConfig(a=100, b=50))
-    names = {"base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "a": 100, "b": 50}
-    content = make_adapter(table, **names).to_bytes()
+    content = make_adapter(table, a=100, b=50, rank=2, **names).to_bytes()
     assert 120_000 < len(content) <= 122_880
+
+    table = layer_table(unet, text_encoder, LiDBConfig(a=40, b=20, convolutions=True))
+    content = make_adapter(table, a=40, b=20, rank=4, aux_sha256="ef" * 32, **names).to_bytes()
+    assert 117_000 < len(content) <= 122_880
 
 
 def test_packing_balances_both_sides_and_keeps_their_product() -> None:
@@ -120,7 +125,7 @@ def test_a_damaged_file_raises_a_named_error_or_reads_the_same_shapes(data: st.D
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"format": "lidb/2"}, UnknownFormat),
+        ({"format": "lidb/3"}, UnknownFormat),
         ({"aux_stream": "0" * 16}, AuxMismatch),
         ({"aux_probe": [0.5] * 8}, AuxMismatch),
         ({"aux_probe": [0.5]}, AuxMismatch),
@@ -144,11 +149,25 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 def test_an_adapter_fits_the_weights_it_was_made_for_and_no_others() -> None:
     adapter = make_adapter()
-    adapter.check_fits(base_model_hash="ab" * 32, table=TABLE, aux_seed=0)
-    with pytest.raises(WrongBaseModel):
-        adapter.check_fits(base_model_hash="00" * 32, table=TABLE, aux_seed=0)
-    with pytest.raises(WrongBaseModel):
-        adapter.check_fits(base_model_hash="ab" * 32, table=TABLE, aux_seed=1)
+    fitting = {"base_model_hash": "ab" * 32, "table": TABLE, "aux_seed": 0, "aux_sha256": None}
+    adapter.check_fits(**fitting)
+    for other in ({"base_model_hash": "00" * 32}, {"aux_seed": 1}, {"aux_sha256": "ef" * 32}):
+        with pytest.raises(WrongBaseModel):
+            adapter.check_fits(**(fitting | other))
+
+
+def test_a_file_older_than_learned_aux_matrices_is_read() -> None:
+    assert make_adapter().format == "lidb/1"
+    older = with_document(make_adapter().to_bytes(), lacking="aux_sha256")
+    assert Adapter.from_bytes(older).provenance == make_adapter().provenance
+
+
+def test_learned_aux_matrices_and_convolutions_have_a_format_that_older_readers_refuse() -> None:
+    learned = make_adapter(aux_sha256="ef" * 32)
+    with_convolution = make_adapter(LayerTable.of([("unet.mid.0.conv.in", 24, 144)], a=12, b=6))
+    for adapter in (learned, with_convolution):
+        assert adapter.format == "lidb/2"
+        assert Adapter.from_bytes(adapter.to_bytes()).provenance == adapter.provenance
 
 
 def test_adapter_files_open_without_torch() -> None:

@@ -46,7 +46,8 @@ def test_an_attached_lidb_does_what_merged_weights_do(base_model_double: BaseMod
     targets = base_model.targets
     originals = {name: linear.weight.clone() for name, linear in targets.items()}
     for layer in lidb.basis.table.layers:
-        targets[layer.name].weight.data += lidb.delta(layer)[0]
+        weight = targets[layer.name].weight.data
+        weight += lidb.delta(layer)[0].view_as(weight)
     merged = denoised(base_model, PROMPTS, seeds=[1, 2])
     for name, original in originals.items():
         targets[name].weight.data.copy_(original)

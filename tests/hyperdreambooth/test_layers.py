@@ -67,7 +67,11 @@ def test_every_name_leads_back_to_its_module(
         ("up_blocks.3.attentions.2.transformer_blocks.1.attn1.to_q", "unet.up.3.2.1.self.q"),
         ("mid_block.attentions.0.transformer_blocks.9.attn1.to_v", "unet.mid.0.9.self.v"),
         ("down_blocks.0.attentions.1.transformer_blocks.0.ff.net.2", None),
-        ("down_blocks.0.resnets.0.conv1", None),
+        ("down_blocks.0.resnets.0.conv1", "unet.down.0.0.conv.in"),
+        ("mid_block.resnets.1.conv2", "unet.mid.1.conv.out"),
+        ("up_blocks.3.resnets.2.conv1", "unet.up.3.2.conv.in"),
+        ("up_blocks.0.resnets.0.conv_shortcut", None),
+        ("down_blocks.0.downsamplers.0.conv", None),
     ],
 )
 def test_modules_of_the_unet_have_stable_names(module: str, name: str | None) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperdreambooth.basis import load_learned
 from hyperdreambooth.recipes import evaluate, mini
 from hyperdreambooth.recipes.schedule import Deadline
 from hyperdreambooth.recipes.stage import CPU
@@ -14,13 +15,20 @@ def test_the_whole_chain_makes_a_folder_that_personalises(tmp_path: Path) -> Non
         work=tmp_path / "work",
         target=tmp_path / "mini",
         plan=mini.Plan(
-            identities=100, vae_steps=2, base_steps=2, face_encoder_steps=2, hypernetwork_steps=2, decoder_steps=2
+            identities=100,
+            vae_steps=2,
+            base_steps=2,
+            basis_people=2,
+            face_encoder_steps=2,
+            hypernetwork_steps=2,
+            decoder_steps=2,
         ),
         evaluation=evaluate.EvaluateConfig(people=8, photos=2, styled=1, pictures_each=1, probe_people=10),
     )
     mini.main(config)
     for part in ("vae", "unet", "text_encoder", "hypernetwork"):
         assert list((config.target / part).glob("*.safetensors"))
+    assert load_learned(config.target) is not None
     card = (config.target / "README.md").read_text()
     assert "personalised, right photo of 8" in card
     assert (config.work / "evaluate-people.png").exists()
