@@ -175,11 +175,13 @@ def predict(networks: Networks, faces: Sequence[Sequence[Image.Image]]) -> LiDB:
     if networks.hypernetwork is None:
         return shared_start(networks.basis, subjects=len(faces))
     pixels = image_tensor(list(chain(*faces)), size=networks.hypernetwork.config.image_size)
-    predictions: LiDB = networks.hypernetwork(pixels.to(networks.basis.device, networks.basis.dtype))
+    pixels = pixels.to(networks.basis.device, networks.basis.dtype)
+    at_once = 1 if pixels.device.type == "cpu" else len(pixels)  # one by one, nobody's bits depend on others
+    predictions: list[LiDB] = [networks.hypernetwork(some) for some in torch.split(pixels, at_once)]
     counts = list(map(len, faces))
     a_train, b_train = (
-        torch.stack([own.mean(dim=0) for own in torch.split(trains, counts)])
-        for trains in (predictions.a_train, predictions.b_train)
+        torch.stack([own.mean(dim=0) for own in torch.split(torch.cat(trains), counts)])
+        for trains in zip(*((own.a_train, own.b_train) for own in predictions), strict=True)
     )
     return LiDB(networks.basis, a_train, b_train)
 

@@ -66,7 +66,9 @@ def write_model_card(folder: Path, figures: dict[str, float]) -> None:
     """README.md beside the weights."""
     parts = [f"| `{name}` | {what} | {_megabytes(folder / name):.1f} MB |" for name, what in PARTS.items()]
     rows = [f"| {name} | {figure:.3f} |" for name, figure in figures.items()]
-    (folder / "README.md").write_text(TEXT.format(parts="\n".join(parts), figures="\n".join(rows), basis=_megabytes(folder)))
+    (folder / "README.md").write_text(
+        TEXT.format(parts="\n".join(parts), figures="\n".join(rows), basis=_megabytes(folder))
+    )
 
 
 def _megabytes(folder: Path) -> float:

@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import hyperdreambooth
 from hyperdreambooth import seating
+from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.personalize import Networks, load_networks, personalize_faces
 from hyperdreambooth.rounding import in_blocks
 from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
 
@@ -72,6 +75,22 @@ def test_mini_gives_the_same_bits_too(mini: Networks) -> None:
     torch.set_num_threads(2)
     assert torch.equal(finetuned(mini, [8, 7, 9], steps=3)[1], alone)
     assert torch.equal(finetuned(mini, [7, 9], steps=3)[0], alone)
+
+
+def test_the_whole_way_from_a_face_gives_the_same_bits(mini: Networks) -> None:
+    size, config = mini.base_model.resolution, replace(mini.config, finetune=replace(mini.config.finetune, steps=2))
+    noise = np.random.default_rng(0).integers(0, 255, (9, 8, 8, 3), dtype=np.uint8)
+    faces = [[Image.fromarray(own).resize((size, size))] for own in noise]
+
+    def adapters(subjects: list[int]) -> list[Adapter]:
+        own = [faces[subject] for subject in subjects]
+        outcomes = personalize_faces(own, mini, config, seeds=subjects, report=lambda *_: None)
+        return [outcome for outcome in outcomes if isinstance(outcome, Adapter)]
+
+    torch.set_num_threads(1)
+    (alone,) = adapters([5])
+    torch.set_num_threads(2)
+    assert adapters(list(range(9)))[5].to_bytes() == alone.to_bytes()
 
 
 class Counting(nn.Linear):
