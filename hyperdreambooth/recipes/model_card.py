@@ -12,8 +12,8 @@ command, `make mini`.
 |---|---|---|
 {parts}
 
-Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 90 target layers, without which an
-adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
+Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 90 target layers, without which
+an adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
 
 ## Data and licence
 
