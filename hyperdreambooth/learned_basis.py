@@ -99,7 +99,8 @@ def _leading(moments: Tensor, columns: int) -> Tensor:
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(moments @ basis)[0]
     within: Tensor = torch.linalg.eigh(basis.T @ moments @ basis)[1].flip(1)
-    return (basis @ within)[:, :columns]
+    leading: Tensor = basis @ within
+    return leading[:, :columns]
 
 
 def _share(moments: Tensor, columns: Tensor) -> float:

@@ -149,7 +149,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 def test_an_adapter_fits_the_weights_it_was_made_for_and_no_others() -> None:
     adapter = make_adapter()
-    fitting = {"base_model_hash": "ab" * 32, "table": TABLE, "aux_seed": 0, "aux_sha256": None}
+    fitting: dict[str, Any] = {"base_model_hash": "ab" * 32, "table": TABLE, "aux_seed": 0, "aux_sha256": None}
     adapter.check_fits(**fitting)
     for other in ({"base_model_hash": "00" * 32}, {"aux_seed": 1}, {"aux_sha256": "ef" * 32}):
         with pytest.raises(WrongBaseModel):
