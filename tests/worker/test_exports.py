@@ -51,6 +51,17 @@ def test_weights_are_folded_and_stored(bench: Bench, layout: str, suffix: str) -
     assert any(key.endswith(suffix) for key in safetensors.numpy.load(content))
 
 
+def test_weights_whose_aux_matrices_are_not_here_fail_with_a_reason(bench: Bench) -> None:
+    with bench.sessions.begin() as session:
+        job = submit(session, bench, "diffusers", make_weights(aux_sha256="ef" * 32).to_bytes())
+    assert exporting(bench).run_one("mini") == 1
+    failed = bench.read(job)
+    assert failed.status is JobStatus.FAILED
+    assert failed.error is not None
+    assert failed.error["code"] == "adapter_unreadable"
+    assert "efefefefefef" in failed.error["detail"]
+
+
 def test_a_damaged_file_fails_alone(bench: Bench) -> None:
     with bench.sessions.begin() as session:
         jobs = [submit(session, bench, "kohya", weights) for weights in (make_weights().to_bytes(), b"damaged")]
