@@ -64,6 +64,6 @@ def lora_layers(networks: Networks, *, rank: int, seed: int) -> Iterator[list[nn
                 inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), model)
         yield [parameter for model in models for name, parameter in model.named_parameters() if "lora_" in name]
     finally:
-        for network in models:
-            recurse_remove_peft_layers(network)  # type: ignore[no-untyped-call]  # diffusers
-            vars(network).pop("peft_config", None)  # what peft leaves behind
+        for model in models:
+            recurse_remove_peft_layers(model)  # type: ignore[no-untyped-call]  # diffusers
+            vars(model).pop("peft_config", None)  # what peft leaves behind

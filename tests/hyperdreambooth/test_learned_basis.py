@@ -48,7 +48,6 @@ def networks(folder: Path) -> Networks:
 
 @pytest.fixture
 def adapter(networks: Networks) -> Adapter:
-
     size = networks.base_model.resolution
     face = Image.fromarray(np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8))
     (outcome,) = personalize_faces([[face]], networks, networks.config, seeds=[1], report=lambda *_: None)
