@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 from hyperdreambooth.basis import LearnedAux
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.layers import KERNEL, LayerTable, is_convolution
+from hyperdreambooth.layers import KERNEL, LayerKind, LayerTable
 from hyperdreambooth.lidb import AuxBasis, Factors
 from hyperdreambooth.seating import EVERYBODY, Seating
 from hyperdreambooth.targets import TargetLayer, target_layers
@@ -32,7 +32,7 @@ def layer_table(unet: nn.Module, text_encoder: nn.Module, config: LiDBConfig) ->
     shapes = [
         (name, module.weight.shape[0], module.weight[0].numel())
         for name, module in targets.items()
-        if config.convolutions or not is_convolution(name)
+        if LayerKind.of(name) in config.layers
     ]
     return LayerTable.of(shapes, a=config.a, b=config.b)
 

@@ -3,7 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hyperdreambooth.layers import LayerKind
 
 Config = TypeVar("Config")
 PERSONALIZATION_FILE = "personalization.json"  # beside model_index.json: how this base model likes to be personalised
@@ -15,7 +17,8 @@ class LiDBConfig:
 
     a: int = 100  # width of A_aux (paper, section 4.1); at most a layer's outputs
     b: int = 50  # width of B_aux (same); at most a layer's inputs
-    convolutions: bool = False  # ours: the 3 x 3 ones of the UNet's resnets as well; the paper has attention alone
+    # The UNet's attention and the text encoder (paper, section 4.1). Ours: `convolution`, the resnets' 3 x 3 ones.
+    layers: tuple[LayerKind, ...] = (LayerKind.ATTENTION, LayerKind.TEXT)
     start_std: float = 0.2  # ours: of the B_train from which everybody starts; see `lidb.shared_start`
     aux_seed: int = 0  # part of the adapter format: changing it breaks stored adapters
 
@@ -31,6 +34,7 @@ class HypernetworkConfig:
     encoder_layers: int = 4
     decoder_layers: int = 2  # paper, section 4.2
     refinement_passes: int = 3  # paper, section 4.2: several, number not given
+    rank: int = 1  # of the prediction (paper, section 4.1); more is ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,4 +118,7 @@ def _from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
 def _value(kind: Any, value: Any) -> Any:  # noqa: ANN401 - whatever a field may be
     if is_dataclass(kind) and isinstance(kind, type):
         return _from_dict(kind, value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        kind, *_ = get_args(kind)
+        return tuple(map(kind, value))
+    return value

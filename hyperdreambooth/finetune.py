@@ -19,6 +19,7 @@ from hyperdreambooth.attach import Deltas, attach
 from hyperdreambooth.bank import SubjectwiseAdam, clip_each, flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
+from hyperdreambooth.layers import LayerKind, LayerTable
 from hyperdreambooth.lidb import Factors, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 from hyperdreambooth.rounding import in_blocks
@@ -60,13 +61,33 @@ class Examples:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """What each subject's pictures are said to be."""
+
+    tokens: Tensor  # [S, T]
+    fixed: Tensor | None  # their embeddings [S, T, d], where the text encoder has no target layers
+
+    @classmethod
+    def of(cls, base_model: BaseModel, table: LayerTable, texts: Sequence[str]) -> "Prompts":
+        tokens = tokenize(base_model, texts)
+        learns = any(LayerKind.of(layer.name) is LayerKind.TEXT for layer in table.layers)
+        return cls(tokens, None if learns else encode_tokens(base_model, tokens))
+
+    def rows(self, index: Tensor) -> "Prompts":
+        return Prompts(self.tokens[index], None if self.fixed is None else self.fixed[index])
+
+    def embeddings(self, base_model: BaseModel) -> Tensor:
+        return encode_tokens(base_model, self.tokens) if self.fixed is None else self.fixed
+
+
 @dataclass(eq=False)
 class Flight:
     """The subjects whose finetuning is not over, with all that belongs to each."""
 
     places: list[int]  # in the caller's batch
     examples: Examples
-    tokens: Tensor  # [S, T]
+    prompts: Prompts
     optimizer: SubjectwiseAdam
     configs: list[FinetuneConfig]
     rates: Tensor  # [steps, S]
@@ -80,7 +101,7 @@ class Flight:
         return cls(
             list(range(lidb.subjects)),
             examples,
-            tokenize(base_model, examples.prompts),
+            Prompts.of(base_model, lidb.basis.table, examples.prompts),
             SubjectwiseAdam(numbers.clone()),
             configs,
             numbers.new_tensor(rates).view(steps, len(configs)),
@@ -90,9 +111,9 @@ class Flight:
 
     def keep(self, rows: list[int]) -> None:
         """Only these go on: the others cost nothing any more."""
-        index = torch.tensor(rows, device=self.tokens.device)
+        index = torch.tensor(rows, device=self.optimizer.numbers.device)
         self.places, self.configs = [self.places[row] for row in rows], [self.configs[row] for row in rows]
-        self.examples, self.tokens = self.examples.of(rows), self.tokens[index]
+        self.examples, self.prompts = self.examples.of(rows), self.prompts.rows(index)
         self.optimizer.keep(index)
         self.rates, self.clip_norms = self.rates[:, index], self.clip_norms[index]
         self.running_losses = self.running_losses[index]
@@ -121,9 +142,9 @@ def fast_finetune(
     """
     configs = [config] * lidb.subjects if isinstance(config, FinetuneConfig) else list(config)
     assert len({(own.noise_draws, own.background_weight) for own in configs}) == 1, configs
-    flight, finished = Flight.of(base_model, lidb, examples, configs), flatten(lidb)
-    total = max(own.steps for own in configs)
+    finished, total = flatten(lidb), max(own.steps for own in configs)
     with each_by_itself(base_model, draws=configs[0].noise_draws):
+        flight = Flight.of(base_model, lidb, examples, configs)
         for step in range(1, total + 1):
             losses = take_step(base_model, flight, lidb, step)
             flight.running_losses = torch.where(
@@ -157,7 +178,7 @@ def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> T
     samples = draw_samples(base_model, flight.examples, config, step=step)
     in_parts = parts_of(len(samples.latents), numbers.device, together=config.noise_draws) > 1
     differentiate = gradients_in_parts if in_parts else gradients
-    losses, gradient = differentiate(base_model, numbers, like, samples, flight.tokens)
+    losses, gradient = differentiate(base_model, numbers, like, samples, flight.prompts)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
     return losses
 
@@ -222,16 +243,16 @@ class Expanded:
 
 
 def gradients(
-    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, tokens: Tensor
+    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
 ) -> tuple[Tensor, Tensor]:
     """Each subject's loss [S], averaged over its noise draws, and gradient [S, numbers]."""
     with attach(base_model, unflatten(numbers, like)):
-        losses = samples.losses(base_model, encode_tokens(base_model, tokens)).view(len(numbers), -1).mean(dim=1)
+        losses = samples.losses(base_model, prompts.embeddings(base_model)).view(len(numbers), -1).mean(dim=1)
     return losses.detach(), torch.autograd.grad(losses.sum(), numbers)[0]
 
 
 def gradients_in_parts(
-    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, tokens: Tensor
+    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
 ) -> tuple[Tensor, Tensor]:
     """The same, with parts of the batch on cores of their own.
 
@@ -242,14 +263,16 @@ def gradients_in_parts(
     draws = batch // subjects
     factors = unflatten(numbers, like).factors()
     with attach(base_model, Expanded(subjects, factors)):
-        embeddings = encode_tokens(base_model, tokens)
-    ends = [embeddings, *chain(*(pair for name, pair in factors.items() if name.startswith("unet.")))]
-    starts = [end.detach().requires_grad_() for end in ends]
-    pairs = zip(starts[1::2], starts[2::2], strict=True)
-    own = dict(zip((name for name in factors if name.startswith("unet.")), pairs, strict=True))
+        embeddings = prompts.embeddings(base_model)
+    inside = {name: pair for name, pair in factors.items() if name.startswith("unet.")}
+    own = {name: _from_here(pair) for name, pair in inside.items()}
+    ends, starts = list(chain(*inside.values())), list(chain(*own.values()))
+    if embeddings.requires_grad:  # else the text encoder has no target layers
+        ends, embeddings = [*ends, embeddings], embeddings.detach().requires_grad_()
+        starts.append(embeddings)
 
     def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
-        losses = samples.losses(base_model, starts[0], part)
+        losses = samples.losses(base_model, embeddings, part)
         return losses.detach(), torch.autograd.grad(losses.sum() / draws, starts)
 
     with attach(base_model, Expanded(subjects, own)):
@@ -258,6 +281,12 @@ def gradients_in_parts(
     summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
     (gradient,) = torch.autograd.grad(ends, numbers, summed)
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
+
+
+def _from_here(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The same numbers, as the beginning of a graph of their own."""
+    up, down = pair
+    return up.detach().requires_grad_(), down.detach().requires_grad_()
 
 
 def learning_rate(step: int, config: FinetuneConfig) -> float:

@@ -78,32 +78,32 @@ class FaceEncoder(nn.Module):
 
 
 class WeightDecoder(nn.Module):
-    """Refines weight tokens, one for each target layer, each holding that layer's a + b numbers."""
+    """Refines weight tokens, one for each rank of each target layer, each holding its a + b numbers."""
 
-    def __init__(self, config: HypernetworkConfig, *, layers: int, numbers: int) -> None:
+    def __init__(self, config: HypernetworkConfig, *, tokens: int, numbers: int) -> None:
         super().__init__()
         self.refinement_passes = config.refinement_passes
-        self.positions = nn.Parameter(torch.zeros(layers, config.width))
+        self.positions = nn.Parameter(torch.zeros(tokens, config.width))
         self.read = nn.Linear(numbers, config.width)
         blocks = [Block(config.width, config.heads, reads_context=True) for _ in range(config.decoder_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.width)
-        self.heads = nn.Parameter(torch.zeros(layers, config.width, numbers))
+        self.heads = nn.Parameter(torch.zeros(tokens, config.width, numbers))
 
     def forward(self, features: Tensor) -> Tensor:
-        """θ_0 = 0,  θ_k = θ_{k-1} + heads(decoder(features, θ_{k-1})): [S, layers, a + b]."""
-        layers, _, numbers = self.heads.shape
-        tokens = features.new_zeros(features.shape[0], layers, numbers)
+        """θ_0 = 0,  θ_k = θ_{k-1} + heads(decoder(features, θ_{k-1})): [S, tokens, a + b]."""
+        count, _, numbers = self.heads.shape
+        tokens = features.new_zeros(features.shape[0], count, numbers)
         for _ in range(self.refinement_passes):
-            h = self.positions + self.read(tokens)  # (S, layers, d)
+            h = self.positions + self.read(tokens)  # (S, tokens, d)
             for block in self.blocks:
                 h = block(h, features)
-            tokens = tokens + torch.einsum("sld,ldn->sln", self.norm(h), self.heads)
+            tokens = tokens + torch.einsum("std,tdn->stn", self.norm(h), self.heads)
         return tokens
 
 
 class Hypernetwork(nn.Module):
-    """Predicts the rank-1 LiDB of each face, as a difference from a start that all subjects share."""
+    """Predicts the LiDB of each face, of rank 1 in the paper, as a difference from a start that all subjects share."""
 
     def __init__(self, config: HypernetworkConfig, basis: AuxBasis) -> None:
         super().__init__()
@@ -112,8 +112,8 @@ class Hypernetwork(nn.Module):
         layers = basis.table.layers
         self.a, self.b = max(layer.a for layer in layers), max(layer.b for layer in layers)
         self.encoder = FaceEncoder(config)
-        self.decoder = WeightDecoder(config, layers=len(layers), numbers=self.a + self.b)
-        self.start_b = nn.Parameter(torch.zeros(basis.table.total_b))
+        self.decoder = WeightDecoder(config, tokens=config.rank * len(layers), numbers=self.a + self.b)
+        self.start_b = nn.Parameter(torch.zeros(config.rank, basis.table.total_b))
         # A layer narrower than a or b leaves the rest of its token unused.
         used_a = torch.tensor([[column < layer.a for column in range(self.a)] for layer in layers])
         used_b = torch.tensor([[column < layer.b for column in range(self.b)] for layer in layers])
@@ -132,8 +132,9 @@ class Hypernetwork(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, generator=generator)
         nn.init.normal_(self.decoder.heads, std=0.02 * self.config.width**-0.5, generator=generator)
-        start = shared_start(self.basis, subjects=1)
-        self.start_b.data.copy_(start.b_train.flatten())
+        # The first rank starts as everybody does who has no hypernetwork; the others must differ from it.
+        nn.init.normal_(self.start_b, std=self.basis.config.start_std, generator=generator)
+        self.start_b.data[:1] = shared_start(self.basis, subjects=1).b_train[0]
 
     def forward(self, faces: Tensor) -> LiDB:
         """Faces [S, 3, H, W] in -1..1, of any size: they are resized to what the encoder sees."""
@@ -141,9 +142,10 @@ class Hypernetwork(nn.Module):
         if faces.shape[-2:] != (size, size):
             faces = F.interpolate(faces, (size, size), mode="bilinear", antialias=True)
         tokens = self.decoder(self.encoder(faces)).to(self.basis.dtype)
-        a_train = tokens[..., : self.a].flatten(1)[:, self.used_a]
-        b_train = tokens[..., self.a :].flatten(1)[:, self.used_b] + self.start_b.to(self.basis.dtype)
-        return LiDB(self.basis, a_train[:, None], b_train[:, None])
+        by_rank = tokens.unflatten(1, (self.config.rank, -1))  # [S, r, layers, a + b]
+        a_train = by_rank[..., : self.a].flatten(2)[..., self.used_a]
+        b_train = by_rank[..., self.a :].flatten(2)[..., self.used_b] + self.start_b.to(self.basis.dtype)
+        return LiDB(self.basis, a_train, b_train)
 
 
 def save_hypernetwork(hypernetwork: Hypernetwork, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:

@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 
 # Paper, section 4.1: the projections of self- and cross-attention in the UNet, and the linears of the text encoder with
@@ -148,6 +149,20 @@ def module_name(layer: str) -> str:
     transformer, depth = (*numbers, "0")[:2]
     inside = f"{UNET_ATTENTIONS[attention]}.{UNET_PROJECTIONS[projection]}"
     return f"{BLOCKS[block]}{index}.attentions.{transformer}.transformer_blocks.{depth}.{inside}"
+
+
+class LayerKind(StrEnum):
+    """What a layer does. A base model's config says which kinds have a LiDB."""
+
+    ATTENTION = "attention"  # of the UNet
+    TEXT = "text"  # the text encoder's linears
+    CONVOLUTION = "convolution"  # of the UNet's resnets
+
+    @classmethod
+    def of(cls, layer: str) -> "LayerKind":
+        if layer.startswith("text."):
+            return cls.TEXT
+        return cls.CONVOLUTION if is_convolution(layer) else cls.ATTENTION
 
 
 def is_convolution(layer: str) -> bool:

@@ -18,7 +18,13 @@ from torch import Tensor
 from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.basis import load_learned
-from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConfig, load_personalize_config
+from hyperdreambooth.config import (
+    PERSONALIZATION_FILE,
+    FinetuneConfig,
+    PersonalizeConfig,
+    SampleConfig,
+    load_personalize_config,
+)
 from hyperdreambooth.denoise import OnStep
 from hyperdreambooth.diffusion import (
     BaseModel,
@@ -28,7 +34,7 @@ from hyperdreambooth.diffusion import (
     load_base_model,
     sample,
 )
-from hyperdreambooth.errors import Diverged, FaceError, PersonalizeError
+from hyperdreambooth.errors import Diverged, FaceError, PersonalizeError, WeightsDamaged
 from hyperdreambooth.faces import FaceDetector, align_face
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
@@ -59,6 +65,11 @@ class Networks:
     hypernetwork_hash: str | None
     config: PersonalizeConfig  # what the base model's folder asks for
 
+    @property
+    def prediction_rank(self) -> int:
+        """Of the first guess, which a finetuning can only widen."""
+        return self.hypernetwork.config.rank if self.hypernetwork else 1
+
     @cached_property
     def resident(self) -> Resident:
         """The adapters drawn with lately."""
@@ -66,13 +77,13 @@ class Networks:
 
 
 def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.dtype) -> Networks:
-    """The base model, its own wishes, and the hypernetwork if the folder has one."""
+    """The base model, its own wishes, and the hypernetwork if there is one. WeightsDamaged where they disagree."""
     folder = base_model_folder(folder_or_hub_id)
     base_model = load_base_model(folder_or_hub_id, device=device, dtype=dtype)
     config = load_personalize_config(folder)
     basis = aux_basis(base_model, config.lidb, load_learned(folder))
     trained = (folder / FOLDER).is_dir()
-    return Networks(
+    networks = Networks(
         base_model=base_model,
         basis=basis,
         face_detector=FaceDetector(),
@@ -80,6 +91,12 @@ def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.d
         hypernetwork_hash=hypernetwork_hash(folder / FOLDER) if trained else None,
         config=config,
     )
+    if networks.prediction_rank > config.finetune.rank:
+        raise WeightsDamaged(
+            f"{folder}: the hypernetwork predicts rank {networks.prediction_rank}, "
+            f"and {PERSONALIZATION_FILE} finetunes at rank {config.finetune.rank}"
+        )
+    return networks
 
 
 def personalize(
@@ -167,7 +184,7 @@ def drawn_as(networks: Networks, lidb: LiDB, subject_of_sample: Tensor) -> Abstr
 
 @torch.no_grad()
 def predict(networks: Networks, faces: Sequence[Sequence[Image.Image]]) -> LiDB:
-    """The first guess at rank 1: the hypernetwork's, or the shared start where there is none.
+    """The first guess: the hypernetwork's, or the shared start where there is none (rank 1).
 
     Several photos of a subject are averaged train matrix by train matrix. All predictions are differences from one
     start, so neither a sign nor a scale can cancel between two of them, and ΔW of the mean is nearly the mean of ΔW.

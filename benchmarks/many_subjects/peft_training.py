@@ -1,6 +1,7 @@
 """LoRA as diffusers' DreamBooth script trains it, one subject at a time, with our steps, noise draws, rank and layers.
 
-Where the script is slower than it must be, this is not: the picture is encoded once and the prompt once a step.
+Where the script is slower than it must be, this is not: the picture is encoded once, and the prompt once a step, or once
+in all where the text encoder is not trained.
 """
 
 from collections.abc import Iterator
@@ -28,22 +29,25 @@ def train_lora(networks: Networks, face: Image.Image, *, seed: int) -> Tensor:
     tokens = tokenize(base_model, [config.fill_prompt(config.instance_prompt)])
     with lora_layers(networks, rank=finetune.rank, seed=seed) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+        embeddings = encode_tokens(base_model, tokens)
         for _ in range(finetune.steps):
-            denoising_loss(base_model, latents, tokens, generator).backward()  # type: ignore[no-untyped-call]  # torch
+            if embeddings.requires_grad:
+                embeddings = encode_tokens(base_model, tokens)
+            denoising_loss(base_model, latents, embeddings, generator).backward()  # type: ignore[no-untyped-call]  # torch
             nn.utils.clip_grad_norm_(parameters, MAX_NORM)
             optimizer.step()
             optimizer.zero_grad()
         return torch.cat([parameter.detach().flatten() for parameter in parameters]).double().cpu()
 
 
-def denoising_loss(base_model: BaseModel, latents: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+def denoising_loss(base_model: BaseModel, latents: Tensor, embeddings: Tensor, generator: torch.Generator) -> Tensor:
     """The script's training step, up to the loss."""
     scheduler = base_model.scheduler
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     count = scheduler.config.num_train_timesteps
     timesteps = torch.randint(0, count, (len(latents),), generator=generator).to(latents.device)
     noisy = scheduler.add_noise(latents, noise, timesteps)
-    embeddings = encode_tokens(base_model, tokens).expand(len(latents), -1, -1)
+    embeddings = embeddings.expand(len(latents), -1, -1)
     predicted = base_model.unet(noisy, timesteps, encoder_hidden_states=embeddings).sample
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
@@ -61,6 +65,8 @@ def lora_layers(networks: Networks, *, rank: int, seed: int) -> Iterator[list[nn
             torch.manual_seed(seed)
             for model in models:
                 names = [name for name, module in model.named_modules() if id(module) in targets]
+                if not names:
+                    continue
                 inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), model)
         yield [parameter for model in models for name, parameter in model.named_parameters() if "lora_" in name]
     finally:

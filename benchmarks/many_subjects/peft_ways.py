@@ -141,8 +141,8 @@ class Hotswap(PeftLoop):
         else:
             unet_alone = {name: tensor for name, tensor in lora.items() if name.startswith("unet.")}
             self.pipeline.load_lora_weights(unet_alone, adapter_name=NAME, hotswap=True)
-            # diffusers refuses to swap a text encoder's, so peft is asked directly.
-            hotswap_adapter_from_state_dict(text_encoder, text_names(lora), NAME, text_encoder.peft_config[NAME])
+            if texts := text_names(lora):  # diffusers refuses to swap a text encoder's, so peft is asked directly
+                hotswap_adapter_from_state_dict(text_encoder, texts, NAME, text_encoder.peft_config[NAME])
         yield
 
 

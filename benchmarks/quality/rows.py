@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
@@ -25,6 +26,7 @@ from hyperdreambooth.config import FinetuneConfig, to_json
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_images
 from hyperdreambooth.finetune import Examples
 from hyperdreambooth.personalize import Networks, predict
+from hyperdreambooth.views import views_of
 
 RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
 
@@ -53,7 +55,7 @@ def found_rates() -> dict[str, float]:
 
 def _own_rows(bench: Bench) -> Iterator[Row]:
     finetune, from_start = _finetune(bench), _limited(bench, bench.networks.config.finetune_from_start)
-    guess = replace(finetune, steps=0, rank=1)
+    guess = replace(finetune, steps=0, rank=bench.networks.prediction_rank)
     yield _hyper_row(bench, "hyperdreambooth", finetune)
     yield _hyper_row(bench, "hypernetwork_only", guess)
     for name, config, slow in (("no_hypernetwork", finetune, False), ("lidb", from_start, True)):
@@ -117,8 +119,10 @@ def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
 
 
 def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Personalized:
-    example, config = bench.example(person), bench.networks.config
-    examples = Examples(example.latents, [config.fill_prompt(config.instance_prompt)], [example.generator])
+    config, views = bench.networks.config, views_of(person.portrait, finetune.views, seed=person.seed)  # as ours
+    latents, generator = encode_images(bench.base_model, views), torch.Generator().manual_seed(person.seed)
+    prompts = [config.fill_prompt(config.instance_prompt)]
+    examples = Examples(latents, prompts, [generator], photo_counts=[len(views)])
     prediction = predict(bench.networks, [[person.portrait]])
     return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
 

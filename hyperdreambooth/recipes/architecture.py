@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig, PersonalizeConfig, SampleConfig, to_json
 from hyperdreambooth.diffusion import BaseModel, load_base_model
+from hyperdreambooth.layers import LayerKind
 from hyperdreambooth.portraits.captions import CLASS_NOUN, IDENTIFIER
 
 # What diffusers makes: mypy sees untyped classes there, without the methods of a module.
@@ -36,13 +37,13 @@ VOCABULARY = 1024
 START, END = "<|startoftext|>", "<|endoftext|>"
 LARGEST_FILE = "15MB"
 
-FINETUNE = FinetuneConfig(rank=4, learning_rate=0.06, noise_draws=8, views=2, background_weight=1.0)
+FINETUNE = FinetuneConfig(rank=8, learning_rate=0.1, noise_draws=8, views=2, background_weight=1.0)
 PERSONALIZATION = PersonalizeConfig(
     identifier=IDENTIFIER,
     class_noun=CLASS_NOUN,
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
-    lidb=LiDBConfig(a=40, b=20, convolutions=True),
+    lidb=LiDBConfig(layers=(LayerKind.CONVOLUTION,), a=92, b=78),
     finetune=FINETUNE,
     finetune_from_start=replace(FINETUNE, steps=100),
     sample=SampleConfig(steps=25, guidance=2.5),

@@ -134,7 +134,7 @@ def identity_figures(
     figures[f"renders, right photo of {GROUP}"], figures["renders, cosine"] = renders_top, renders_cosine
     figures["renders of strangers, cosine"] = float(np.mean(strangers(targets)))
     sheet = [*selfies, *others]
-    for name, wishes in rows(networks.config).items():
+    for name, wishes in rows(networks).items():
         adapters = personalised(networks, selfies, wishes)
         drawn = [draw_in(Style.PHOTO, networks, adapters, first_seed=1000 * n) for n in range(config.pictures_each)]
         matches = [match(judges.embed(pictures), targets) for pictures in drawn]
@@ -149,9 +149,10 @@ def identity_figures(
     return figures
 
 
-def rows(config: PersonalizeConfig) -> dict[str, PersonalizeConfig]:
+def rows(networks: Networks) -> dict[str, PersonalizeConfig]:
     """The whole method, and its prediction alone."""
-    no_steps = replace(config.finetune, steps=0, rank=1)
+    config = networks.config
+    no_steps = replace(config.finetune, steps=0, rank=networks.prediction_rank)
     return {"prediction alone": replace(config, finetune=no_steps), "personalised": config}
 
 

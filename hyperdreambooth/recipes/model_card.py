@@ -12,7 +12,7 @@ command, `make mini`.
 |---|---|---|
 {parts}
 
-Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 90 target layers, without which
+Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 16 target layers, without which
 an adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
 
 ## Data and licence
@@ -58,7 +58,7 @@ PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
-    "hypernetwork": "face to LiDB train matrices (a = 40, b = 20, rank 1, 90 layers)",
+    "hypernetwork": "face to LiDB train matrices (a = 92, b = 78, rank 2, 16 layers)",
 }
 
 

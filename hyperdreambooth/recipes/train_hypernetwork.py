@@ -47,7 +47,7 @@ class TrainHypernetworkConfig(StageConfig):
     """Steps are what the shipped weights took. Numbers are ours: the paper gives none for this training."""
 
     base: str = "base"  # the base model, in the work folder
-    hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
+    hypernetwork: HypernetworkConfig = field(default_factory=lambda: HypernetworkConfig(rank=2))
     steps: int = 2499
     batch: int = 16  # subjects in a batch, over all threads
     targets: int = 3  # pictures of each: the hypernetwork costs as much as the UNet, so one prediction serves several

@@ -19,7 +19,7 @@ from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, encode_tokens, load_base_model, tokenize
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
-from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.lidb import AuxBasis, LiDB
 from hyperdreambooth.losses import denoising_loss, stratified_timesteps
 from hyperdreambooth.recipes.progress import say
 from hyperdreambooth.training.averages import Average
@@ -72,6 +72,7 @@ def main(config: HypernetworkRunConfig) -> None:
     basis = aux_basis(base_model, wishes.lidb, load_learned(source))
     fitted = load_fitted(Path(config.fitted)) if config.beta else {}
     check_people(pictures, fitted, config)
+    check_fitted(fitted, config.hypernetwork.rank, basis)
     hypernetwork = Hypernetwork(config.hypernetwork, basis)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
     hypernetwork.to(base_model.device)
@@ -112,6 +113,14 @@ def check_people(pictures: Pictures, fitted: dict[str, Tensor], config: Hypernet
     missing = [name for name in people if name not in fitted] if config.beta else []
     if missing:
         raise NoPictures(f"beta > 0, and {config.fitted or 'no folder'} has no fitted weights of {missing[0]}")
+
+
+def check_fitted(fitted: dict[str, Tensor], rank: int, basis: AuxBasis) -> None:
+    """NoPictures where somebody's fitted weights are of another rank, or of other layers, than those predicted."""
+    wanted = rank * (basis.table.total_a + basis.table.total_b)
+    for name, numbers in fitted.items():
+        if len(numbers) != wanted:
+            raise NoPictures(f"the fitted weights of {name} are {len(numbers)} numbers; rank {rank} has {wanted}")
 
 
 def draw_batch(

@@ -15,11 +15,12 @@ from hyperdreambooth.config import FinetuneConfig, HypernetworkConfig, LiDBConfi
 from hyperdreambooth.diffusion import BaseModel, load_base_model
 from hyperdreambooth.faces import FaceDetector
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
+from hyperdreambooth.layers import LayerKind
 from hyperdreambooth.lidb import LiDB, shared_start
 from hyperdreambooth.personalize import Networks, load_networks
 
 CPU = torch.device("cpu")
-LIDB = LiDBConfig(a=12, b=6, convolutions=True)
+LIDB = LiDBConfig(a=12, b=6, layers=tuple(LayerKind))
 WORDS = ("a", "photo", "of", "pencil", "sketch", "face", "person", "[v]")
 
 
@@ -143,9 +144,11 @@ def photo() -> Image.Image:
     return Image.fromarray(skimage.data.astronaut())
 
 
-def random_lidb(base_model: BaseModel, *, subjects: int, rank: int = 1, seed: int = 0) -> LiDB:
+def random_lidb(
+    base_model: BaseModel, *, subjects: int, rank: int = 1, seed: int = 0, config: LiDBConfig = LIDB
+) -> LiDB:
     """Train matrices large enough to be seen in the output."""
-    start = shared_start(aux_basis(base_model, LIDB), subjects=subjects)
+    start = shared_start(aux_basis(base_model, config), subjects=subjects)
     generator = torch.Generator().manual_seed(seed)
     shapes = ((subjects, rank, train.shape[-1]) for train in (start.a_train, start.b_train))
     a_train, b_train = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)

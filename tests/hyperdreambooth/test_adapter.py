@@ -18,7 +18,7 @@ from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import layer_table
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig
 from hyperdreambooth.errors import AdapterError, AuxMismatch, NotAnAdapter, UnknownFormat, WrongBaseModel
-from hyperdreambooth.layers import LayerTable
+from hyperdreambooth.layers import LayerKind, LayerTable
 
 TABLE = LayerTable.of([("text.0.mlp.in", 30, 20), ("unet.mid.0.self.q", 24, 16)], a=12, b=6)
 PROVENANCE = Provenance(
@@ -81,8 +81,8 @@ def test_a_finetuned_subject_of_stable_diffusion_takes_at_most_120_kib() -> None
     content = make_adapter(table, a=100, b=50, rank=2, **names).to_bytes()
     assert 120_000 < len(content) <= 122_880
 
-    table = layer_table(unet, text_encoder, LiDBConfig(a=40, b=20, convolutions=True))
-    content = make_adapter(table, a=40, b=20, rank=4, aux_sha256="ef" * 32, **names).to_bytes()
+    table = layer_table(unet, text_encoder, LiDBConfig(layers=(LayerKind.CONVOLUTION,), a=92, b=78))
+    content = make_adapter(table, a=92, b=78, rank=8, aux_sha256="ef" * 32, **names).to_bytes()
     assert 117_000 < len(content) <= 122_880
 
 

@@ -5,18 +5,24 @@ import pytest
 from hyperdreambooth.config import (
     FinetuneConfig,
     HypernetworkConfig,
+    LiDBConfig,
     PersonalizeConfig,
     from_json,
     load_personalize_config,
     to_json,
 )
+from hyperdreambooth.layers import LayerKind
 
 
 @pytest.mark.parametrize(
     "config",
-    [PersonalizeConfig(identifier="[V]", finetune=FinetuneConfig(steps=7)), HypernetworkConfig(stem_channels=(8,))],
+    [
+        PersonalizeConfig(identifier="[V]", finetune=FinetuneConfig(steps=7)),
+        HypernetworkConfig(stem_channels=(8,)),
+        LiDBConfig(layers=(LayerKind.CONVOLUTION, LayerKind.TEXT)),
+    ],
 )
-def test_a_config_survives_json(config: PersonalizeConfig | HypernetworkConfig) -> None:
+def test_a_config_survives_json(config: PersonalizeConfig | HypernetworkConfig | LiDBConfig) -> None:
     assert from_json(type(config), to_json(config)) == config
 
 
@@ -24,6 +30,8 @@ def test_a_missing_field_keeps_its_default_and_an_unknown_one_is_an_error() -> N
     assert from_json(PersonalizeConfig, '{"finetune": {"rank": 3}}').finetune == FinetuneConfig(rank=3)
     with pytest.raises(ValueError, match="FinetuneConfig has no ranks"):
         from_json(PersonalizeConfig, '{"finetune": {"ranks": 3}}')
+    with pytest.raises(ValueError, match="'resnets' is not a valid LayerKind"):
+        from_json(LiDBConfig, '{"layers": ["resnets"]}')
 
 
 def test_a_folder_without_wishes_gets_the_defaults(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from hyperdreambooth.bank import flatten, unflatten
-from hyperdreambooth.config import FinetuneConfig
+from hyperdreambooth.config import FinetuneConfig, LiDBConfig
 from hyperdreambooth.diffusion import BaseModel, tokenize
 from hyperdreambooth.finetune import Examples, fast_finetune, learning_rate, subject_losses
 from hyperdreambooth.lidb import LiDB
-from tests.hyperdreambooth.conftest import random_lidb
+from tests.hyperdreambooth.conftest import LIDB, random_lidb
 
 CONFIG = FinetuneConfig(steps=6, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
 
@@ -25,8 +25,8 @@ def examples_of(base_model: BaseModel, subjects: Sequence[int]) -> Examples:
     return Examples(torch.stack(faces).to(base_model.dtype), prompts, generators)
 
 
-def lidb_of(base_model: BaseModel, subjects: Sequence[int]) -> LiDB:
-    everybody = random_lidb(base_model, subjects=4, rank=2)
+def lidb_of(base_model: BaseModel, subjects: Sequence[int], config: LiDBConfig = LIDB) -> LiDB:
+    everybody = random_lidb(base_model, subjects=4, rank=2, config=config)
     rows = list(subjects)
     return LiDB(everybody.basis, everybody.a_train[rows] * 0.1, everybody.b_train[rows] * 0.1)
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,11 +6,18 @@ import pytest
 import torch
 
 from hyperdreambooth.attach import aux_basis
-from hyperdreambooth.config import HypernetworkConfig, LiDBConfig
-from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.config import HypernetworkConfig, LiDBConfig, load_personalize_config
+from hyperdreambooth.diffusion import BaseModel, load_base_model
 from hyperdreambooth.errors import WeightsDamaged
-from hyperdreambooth.hypernetwork import Hypernetwork, hypernetwork_hash, load_hypernetwork, save_hypernetwork
+from hyperdreambooth.hypernetwork import (
+    FOLDER,
+    Hypernetwork,
+    hypernetwork_hash,
+    load_hypernetwork,
+    save_hypernetwork,
+)
 from hyperdreambooth.lidb import shared_start
+from hyperdreambooth.personalize import load_networks
 from tests.hyperdreambooth.conftest import LIDB
 
 CONFIG = HypernetworkConfig(
@@ -27,11 +35,13 @@ def faces(count: int, size: int = 16) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_a_prediction_has_the_shape_of_a_rank_one_lidb(base_model: BaseModel) -> None:
-    lidb = make_hypernetwork(base_model)(faces(3))
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_prediction_has_the_shape_of_a_lidb(base_model: BaseModel, rank: int) -> None:
+    lidb = make_hypernetwork(base_model, rank=rank)(faces(3))
     table = lidb.basis.table
-    assert lidb.a_train.shape == (3, 1, table.total_a)
-    assert lidb.b_train.shape == (3, 1, table.total_b)
+    assert lidb.a_train.shape == (3, rank, table.total_a)
+    assert lidb.b_train.shape == (3, rank, table.total_b)
+    assert torch.linalg.matrix_rank(lidb.delta(table.layers[0])).tolist() == [rank] * 3
 
 
 def test_layers_narrower_than_a_and_b_are_predicted_too(base_model: BaseModel) -> None:
@@ -72,6 +82,19 @@ def test_gradient_reaches_every_parameter(base_model: BaseModel) -> None:
 
 def test_a_larger_face_is_made_smaller(base_model: BaseModel) -> None:
     assert make_hypernetwork(base_model)(faces(1, size=40)).rank == 1
+
+
+def test_a_prediction_of_a_higher_rank_than_the_finetunings_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    base_model = load_base_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    rank = load_personalize_config(folder).finetune.rank
+    save_hypernetwork(make_hypernetwork(base_model, rank=rank), folder / FOLDER)
+    loaded = load_networks(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    assert loaded.prediction_rank == rank
+    save_hypernetwork(make_hypernetwork(base_model, rank=rank + 1), folder / FOLDER)
+    with pytest.raises(WeightsDamaged, match=f"predicts rank {rank + 1}"):
+        load_networks(str(folder), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_a_hypernetwork_survives_its_folder(base_model: BaseModel, tmp_path: Path) -> None:

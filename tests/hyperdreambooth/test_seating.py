@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
 from hyperdreambooth.diffusion import BaseModel, sample
 from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.layers import LayerKind
 from hyperdreambooth.seating import EVERYBODY, Seating
-from tests.hyperdreambooth.conftest import random_lidb
+from tests.hyperdreambooth.conftest import LIDB, random_lidb
 from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
 
 CPU = torch.device("cpu")
@@ -28,12 +30,13 @@ def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("subjects", [[1], [0, 1], [2, 0, 1]])
+@pytest.mark.parametrize("layers", [tuple(LayerKind), (LayerKind.CONVOLUTION,), (LayerKind.TEXT,)])
 def test_threads_leave_finetuned_weights_as_they_are(
-    base_model_double: BaseModel, three_threads: None, subjects: list[int]
+    base_model_double: BaseModel, three_threads: None, subjects: list[int], layers: tuple[LayerKind, ...]
 ) -> None:
     def finetuned() -> torch.Tensor:
-        examples = examples_of(base_model_double, subjects)
-        return flatten(fast_finetune(base_model_double, lidb_of(base_model_double, subjects), examples, FINETUNE))
+        start = lidb_of(base_model_double, subjects, replace(LIDB, layers=layers))
+        return flatten(fast_finetune(base_model_double, start, examples_of(base_model_double, subjects), FINETUNE))
 
     parted = finetuned()
     assert torch.get_num_threads() == 3

@@ -12,16 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import FinetuneConfig, to_json
+from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.hypernetwork import FOLDER
 from hyperdreambooth.lidb import LiDB, shared_start
 from hyperdreambooth.personalize import Networks, load_networks
 from hyperdreambooth.training.config import FitRunConfig, HypernetworkRunConfig
 from hyperdreambooth.training.fit import load_fitted
 from hyperdreambooth.training.fit import main as fit
-from hyperdreambooth.training.hypernetwork import main, weight_space_loss
+from hyperdreambooth.training.hypernetwork import check_fitted, main, weight_space_loss
 from hyperdreambooth.training.pictures import NoPictures
 from hyperdreambooth.training.run import OtherRun
+from tests.hyperdreambooth.conftest import LIDB
 
 
 def weights(config: HypernetworkRunConfig) -> dict[str, torch.Tensor]:
@@ -95,6 +98,14 @@ def test_fitted_people_draw_the_prediction_towards_them(
 def test_everybody_must_have_been_fitted(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:
     with pytest.raises(NoPictures, match="no fitted weights of"):
         main(replace(hypernetwork_run, beta=0.1, fitted=str(tmp_path)))
+
+
+def test_fitted_weights_of_another_rank_are_no_target(base_model: BaseModel) -> None:
+    basis = aux_basis(base_model, LIDB)
+    fitted = {"ann": torch.zeros(basis.table.total_a + basis.table.total_b)}
+    check_fitted(fitted, 1, basis)
+    with pytest.raises(NoPictures, match=r"the fitted weights of ann are .* numbers; rank 2 has"):
+        check_fitted(fitted, 2, basis)
 
 
 def test_the_weight_space_loss_is_the_mean_square_and_zero_at_the_target(tiny_networks: Networks) -> None:
