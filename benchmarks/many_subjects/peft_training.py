@@ -1,7 +1,7 @@
 """LoRA as diffusers' DreamBooth script trains it, one subject at a time, with our steps, noise draws, rank and layers.
 
-Where the script is slower than it must be, this is not: the picture is encoded once, and the prompt once a step, or once
-in all where the text encoder is not trained.
+Where the script is slower than it must be, this is not: the picture is encoded once, and the prompt once a step, or
+once in all where the text encoder is not trained.
 """
 
 from collections.abc import Iterator
