@@ -1,6 +1,6 @@
 """Keys and values of the cross-attention, computed once for a whole denoising loop: prompts don't change in it.
 
-Of the unconditional half nothing more can be shared between subjects: their deltas reach into the text encoder, so even
+Of the unconditional half nothing more is shared between subjects: their deltas may reach into the text encoder, so even
 the empty prompt has an embedding of its own for each. Pictures of one subject with equal texts do share a row.
 """
 

@@ -140,18 +140,30 @@ def personalize_faces(
         return []
     report(Phase.PREDICTING, 0, 1)
     finetune = config.finetune if networks.hypernetwork else config.finetune_from_start
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    examples = examples_of(networks.base_model, faces, config, finetune, seeds=seeds)
     prediction = predict(networks, faces)
-    lidb = relax_rank(prediction, finetune.rank, generators, std=finetune.new_rank_std)
-    prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
+    lidb = relax_rank(prediction, finetune.rank, examples.generators, std=finetune.new_rank_std)
+    lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
+    return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
+
+
+def examples_of(
+    base_model: BaseModel,
+    faces: Sequence[Sequence[Image.Image]],
+    config: PersonalizeConfig,
+    finetune: FinetuneConfig,
+    *,
+    seeds: Sequence[int],
+) -> Examples:
+    """What each subject is finetuned on: all views of its faces, and a generator of its own."""
     views = [
         [view for face in own for view in views_of(face, finetune.views, seed=seed)]
         for own, seed in zip(faces, seeds, strict=True)
     ]
-    latents = encode_images(networks.base_model, list(chain(*views)))
-    examples = Examples(latents, prompts, generators, photo_counts=list(map(len, views)))
-    lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
-    return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
+    latents = encode_images(base_model, list(chain(*views)))
+    prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return Examples(latents, prompts, generators, photo_counts=list(map(len, views)))
 
 
 def generate(

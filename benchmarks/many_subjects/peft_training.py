@@ -29,9 +29,9 @@ def train_lora(networks: Networks, face: Image.Image, *, seed: int) -> Tensor:
     tokens = tokenize(base_model, [config.fill_prompt(config.instance_prompt)])
     with lora_layers(networks, rank=finetune.rank, seed=seed) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
-        embeddings = encode_tokens(base_model, tokens)
+        embeddings: Tensor | None = None
         for _ in range(finetune.steps):
-            if embeddings.requires_grad:
+            if embeddings is None or embeddings.requires_grad:
                 embeddings = encode_tokens(base_model, tokens)
             denoising_loss(base_model, latents, embeddings, generator).backward()  # type: ignore[no-untyped-call]  # torch
             nn.utils.clip_grad_norm_(parameters, MAX_NORM)

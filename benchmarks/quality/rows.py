@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
@@ -24,9 +23,7 @@ from hyperdreambooth.baselines.svdiff import svdiff
 from hyperdreambooth.baselines.textual_inversion import textual_inversion
 from hyperdreambooth.config import FinetuneConfig, to_json
 from hyperdreambooth.diffusion import BaseModel, decode_latents, encode_images
-from hyperdreambooth.finetune import Examples
-from hyperdreambooth.personalize import Networks, predict
-from hyperdreambooth.views import views_of
+from hyperdreambooth.personalize import Networks, examples_of, predict
 
 RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
 
@@ -119,11 +116,9 @@ def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
 
 
 def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Personalized:
-    config, views = bench.networks.config, views_of(person.portrait, finetune.views, seed=person.seed)  # as ours
-    latents, generator = encode_images(bench.base_model, views), torch.Generator().manual_seed(person.seed)
-    prompts = [config.fill_prompt(config.instance_prompt)]
-    examples = Examples(latents, prompts, [generator], photo_counts=[len(views)])
-    prediction = predict(bench.networks, [[person.portrait]])
+    config, faces = bench.networks.config, [[person.portrait]]
+    examples = examples_of(bench.base_model, faces, config, finetune, seeds=[person.seed])
+    prediction = predict(bench.networks, faces)
     return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
 
 
