@@ -1,7 +1,8 @@
 """Fit a LiDB to each of many people: `hdb train fit BASE_MODEL PICTURES`, targets for the weight-space loss.
 
-All start from the same shared start: A_train B_train does not change when a sign or a scale moves from one to the
-other, so people who were fitted from starts of their own would have targets that no image explains.
+All start from one start and see one noise: A_train B_train does not change when a sign or a scale moves from one to
+the other, and the noise that a step meets decides where it goes, so people who were fitted from starts or with noise of
+their own would have targets that no image explains (docs/experiments.md).
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, load_base_model
 from hyperdreambooth.finetune import Examples, fast_finetune
-from hyperdreambooth.lidb import AuxBasis, LiDB, shared_start
+from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
 from hyperdreambooth.recipes.progress import Progress
 from hyperdreambooth.training.config import FitRunConfig
 from hyperdreambooth.training.pictures import Pictures, prepare_pictures
@@ -52,18 +53,20 @@ def main(config: FitRunConfig) -> None:
 def fit_people(base_model: BaseModel, basis: AuxBasis, pictures: Pictures, people: slice, config: FitRunConfig) -> LiDB:
     """One batch: everybody's train matrices at the finetuning's rank, from all pictures of each."""
     rows = pictures.rows_of(people)
+
+    def same_for_everybody() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(config.seed) for _ in rows]
+
     instance_prompt = load_personalize_config(base_model_folder(config.base_model))
     prompts = [instance_prompt.fill_prompt(instance_prompt.instance_prompt)] * len(rows)
     examples = Examples(
         latents=pictures.latent_rows([row for own in rows for row in own]).to(base_model.device),
         prompts=prompts,
-        # A person's numbers depend on the person's place among all, not on the size of the batch.
-        generators=[
-            torch.Generator().manual_seed(config.seed + (people.start or 0) + place) for place in range(len(rows))
-        ],
+        generators=same_for_everybody(),
         photo_counts=[len(own) for own in rows],
     )
     start = shared_start(basis, subjects=len(rows))
+    start = relax_rank(start, config.finetune.rank, same_for_everybody(), std=config.finetune.new_rank_std)
     return fast_finetune(base_model, start, examples, config.finetune)
 
 

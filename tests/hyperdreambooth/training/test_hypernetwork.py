@@ -1,6 +1,7 @@
 """`hdb train hypernetwork` and `hdb train fit`, on a base model of a few thousand weights."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,26 @@ def test_fitted_people_draw_the_prediction_towards_them(
     without = replace(hypernetwork_run, output=str(tmp_path / "without"), steps=2, show_every=2)
     main(without)
     assert any(not torch.equal(weight, weights(without)[name]) for name, weight in weights(with_beta).items())
+
+
+def test_fitted_weights_are_of_the_rank_asked_for_and_differ_by_the_pictures_alone(
+    base_model: BaseModel, hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
+) -> None:
+    people = tmp_path / "people"
+    shutil.copytree(hypernetwork_run.pictures, people)
+    shutil.copytree(people / "person-0", people / "twin")
+    fitting = FitRunConfig(
+        base_model=hypernetwork_run.base_model,
+        pictures=str(people),
+        output=str(tmp_path / "fit"),
+        batch=3,  # the twin is in another batch, at another place
+        finetune=FinetuneConfig(steps=3, rank=2, noise_draws=2),
+    )
+    fit(fitting)
+    fitted = load_fitted(fitting.folder)
+    check_fitted(fitted, 2, aux_basis(base_model, LIDB))
+    torch.testing.assert_close(fitted["twin"], fitted["person-0"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(fitted["person-1"], fitted["person-0"], rtol=1e-4, atol=1e-5)
 
 
 def test_everybody_must_have_been_fitted(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:
