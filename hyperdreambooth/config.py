@@ -25,15 +25,14 @@ class LiDBConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HypernetworkConfig:
-    """Face to train matrices: an image encoder, and a transformer decoder over one token per target layer."""
+    """Face to train matrices: an encoder of its latents, and a transformer decoder over one token per target layer."""
 
-    image_size: int = 64  # side of the portrait it sees
-    stem_channels: tuple[int, ...] = (48, 96)  # stride-2 convolutions before the patches (ours: cheaper than ViT-H)
+    patch_size: int = 2  # side of a patch, in latents (ours: the paper's encoder, a ViT-H, looks at pixels)
     width: int = 192
     heads: int = 4
-    encoder_layers: int = 4
+    encoder_layers: int = 2
     decoder_layers: int = 2  # paper, section 4.2
-    refinement_passes: int = 3  # paper, section 4.2: several, number not given
+    refinement_passes: int = 2  # paper, section 4.2: several, number not given
     rank: int = 1  # of the prediction (paper, section 4.1); more is ours
 
 

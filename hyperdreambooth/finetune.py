@@ -49,15 +49,19 @@ class Examples:
         chosen = (turns + (counts.cumsum(0) - counts)[:, None]).flatten()
         return chosen.to(self.latents.device, non_blocking=True)
 
+    @property
+    def faces(self) -> list[Tensor]:
+        """Each subject's own [P, c, h, w]."""
+        return list(torch.split(self.latents, list(self.photo_counts or [1] * len(self.prompts))))
+
     def of(self, rows: Sequence[int]) -> "Examples":
         """Some of the subjects."""
-        counts = self.photo_counts or [1] * len(self.prompts)
-        faces = torch.split(self.latents, list(counts))
+        faces = self.faces
         return Examples(
             torch.cat([faces[row] for row in rows]),
             [self.prompts[row] for row in rows],
             [self.generators[row] for row in rows],
-            [counts[row] for row in rows],
+            [len(faces[row]) for row in rows],
         )
 
 

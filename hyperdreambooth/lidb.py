@@ -138,6 +138,24 @@ def relax_rank(lidb: LiDB, rank: int, generators: Sequence[torch.Generator], *, 
     return LiDB(lidb.basis, a_train, torch.cat([lidb.b_train, zeros], dim=1))
 
 
+def narrow_rank(lidb: LiDB, rank: int) -> LiDB:
+    """The LiDB of lower rank that is nearest, in each layer, to  A_train^T B_train  (Eckart and Young 1936).
+
+    U √σ and √σ V of its largest singular values: as much of each on either side.
+    """
+    assert rank <= lidb.rank, (rank, lidb.rank)
+    table = lidb.basis.table
+    a_train = lidb.a_train.new_empty(lidb.subjects, rank, table.total_a)
+    b_train = lidb.b_train.new_empty(lidb.subjects, rank, table.total_b)
+    for a_slice, b_slice in table.slices.values():
+        product = lidb.a_train[..., a_slice].transpose(1, 2) @ lidb.b_train[..., b_slice]  # [S, a, b]
+        u, sigma, v = torch.linalg.svd(product, full_matrices=False)
+        root = sigma[:, :rank, None].sqrt()
+        a_train[..., a_slice] = u.transpose(1, 2)[:, :rank] * root
+        b_train[..., b_slice] = v[:, :rank] * root
+    return LiDB(lidb.basis, a_train, b_train)
+
+
 def _grouped(
     aux: dict[str, Tensor], slices: dict[str, slice], device: torch.device, dtype: torch.dtype
 ) -> tuple[_Side, ...]:

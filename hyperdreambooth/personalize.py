@@ -19,7 +19,6 @@ from hyperdreambooth.adapter import Adapter, Provenance
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import (
-    PERSONALIZATION_FILE,
     FinetuneConfig,
     PersonalizeConfig,
     SampleConfig,
@@ -30,7 +29,6 @@ from hyperdreambooth.diffusion import (
     BaseModel,
     base_model_folder,
     encode_images,
-    image_tensor,
     load_base_model,
     sample,
 )
@@ -38,9 +36,10 @@ from hyperdreambooth.errors import Diverged, FaceError, PersonalizeError, Weight
 from hyperdreambooth.faces import FaceDetector, align_face
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
-from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
+from hyperdreambooth.lidb import AuxBasis, LiDB, narrow_rank, relax_rank, shared_start
 from hyperdreambooth.merge import merged
 from hyperdreambooth.resident import Resident
+from hyperdreambooth.seating import one_thread
 from hyperdreambooth.views import views_of
 
 
@@ -83,20 +82,17 @@ def load_networks(folder_or_hub_id: str, *, device: torch.device, dtype: torch.d
     config = load_personalize_config(folder)
     basis = aux_basis(base_model, config.lidb, load_learned(folder))
     trained = (folder / FOLDER).is_dir()
-    networks = Networks(
+    hypernetwork = load_hypernetwork(folder / FOLDER, basis) if trained else None
+    if hypernetwork is not None and hypernetwork.latent_shape != base_model.latent_shape:
+        raise WeightsDamaged(f"{folder}: the hypernetwork was trained for other latents")
+    return Networks(
         base_model=base_model,
         basis=basis,
         face_detector=FaceDetector(),
-        hypernetwork=load_hypernetwork(folder / FOLDER, basis) if trained else None,
+        hypernetwork=hypernetwork,
         hypernetwork_hash=hypernetwork_hash(folder / FOLDER) if trained else None,
         config=config,
     )
-    if networks.prediction_rank > config.finetune.rank:
-        raise WeightsDamaged(
-            f"{folder}: the hypernetwork predicts rank {networks.prediction_rank}, "
-            f"and {PERSONALIZATION_FILE} finetunes at rank {config.finetune.rank}"
-        )
-    return networks
 
 
 def personalize(
@@ -141,8 +137,10 @@ def personalize_faces(
     report(Phase.PREDICTING, 0, 1)
     finetune = config.finetune if networks.hypernetwork else config.finetune_from_start
     examples = examples_of(networks.base_model, faces, config, finetune, seeds=seeds)
-    prediction = predict(networks, faces)
-    lidb = relax_rank(prediction, finetune.rank, examples.generators, std=finetune.new_rank_std)
+    lidb = predict(networks, examples)
+    if lidb.rank > finetune.rank:
+        lidb = narrow_rank(lidb, finetune.rank)
+    lidb = relax_rank(lidb, finetune.rank, examples.generators, std=finetune.new_rank_std)
     lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
     return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
 
@@ -195,19 +193,21 @@ def drawn_as(networks: Networks, lidb: LiDB, subject_of_sample: Tensor) -> Abstr
 
 
 @torch.no_grad()
-def predict(networks: Networks, faces: Sequence[Sequence[Image.Image]]) -> LiDB:
+def predict(networks: Networks, examples: Examples) -> LiDB:
     """The first guess: the hypernetwork's, or the shared start where there is none (rank 1).
 
-    Several photos of a subject are averaged train matrix by train matrix. All predictions are differences from one
+    Several pictures of a subject are averaged train matrix by train matrix. All predictions are differences from one
     start, so neither a sign nor a scale can cancel between two of them, and ΔW of the mean is nearly the mean of ΔW.
     """
     if networks.hypernetwork is None:
-        return shared_start(networks.basis, subjects=len(faces))
-    pixels = image_tensor(list(chain(*faces)), size=networks.hypernetwork.config.image_size)
-    pixels = pixels.to(networks.basis.device, networks.basis.dtype)
-    at_once = 1 if pixels.device.type == "cpu" else len(pixels)  # one by one, nobody's bits depend on others
-    predictions: list[LiDB] = [networks.hypernetwork(some) for some in torch.split(pixels, at_once)]
-    counts = list(map(len, faces))
+        return shared_start(networks.basis, subjects=len(examples.prompts))
+    latents = examples.latents.to(networks.basis.dtype)
+    if latents.device.type == "cpu":  # one by one, so that nobody's bits depend on others, nor on the machine's cores
+        with one_thread():
+            predictions = [networks.hypernetwork(view) for view in torch.split(latents, 1)]
+    else:
+        predictions = [networks.hypernetwork(latents)]
+    counts = [len(own) for own in examples.faces]
     a_train, b_train = (
         torch.stack([own.mean(dim=0) for own in torch.split(torch.cat(trains), counts)])
         for trains in zip(*((own.a_train, own.b_train) for own in predictions), strict=True)

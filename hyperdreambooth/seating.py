@@ -83,6 +83,17 @@ class Seating:
             self._here.part = self._here.subjects = EVERYBODY
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block, operations keep to one thread: the order of their sums depends on how many there are."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def parts_of(count: int, device: torch.device, *, together: int = 1) -> int:
     """Into how many parts a batch of `count` is cut."""
     return min(torch.get_num_threads(), max(1, count // max(ROWS_EACH, together))) if device.type == "cpu" else 1

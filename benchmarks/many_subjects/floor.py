@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.many_subjects.orders import face
 from benchmarks.many_subjects.settings import Task
-from hyperdreambooth.diffusion import encode_images, sample
-from hyperdreambooth.finetune import Examples, fast_finetune
-from hyperdreambooth.personalize import Networks, predict
+from hyperdreambooth.diffusion import sample
+from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.personalize import Networks, examples_of, predict
 
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 TRIES = 8
@@ -29,10 +29,8 @@ def personalize_flops(networks: Networks) -> int:
     base_model, finetune = networks.base_model, networks.config.finetune
     portrait = [[face(0, size=base_model.resolution)]]
     with _counter() as once:
-        lidb = predict(networks, portrait)
-        latents = encode_images(base_model, portrait[0])
-    prompts = [networks.config.fill_prompt(networks.config.instance_prompt)]
-    examples = Examples(latents, prompts, [torch.Generator().manual_seed(0)])
+        examples = examples_of(base_model, portrait, networks.config, finetune, seeds=[0])
+        lidb = predict(networks, examples)
     with _counter() as step:
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     return int(once.get_total_flops() + finetune.steps * step.get_total_flops())

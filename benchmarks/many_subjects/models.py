@@ -97,7 +97,7 @@ def random_networks(shapes: Shapes, *, device: torch.device, dtype: torch.dtype)
     """All but the training: seconds and bytes don't depend on what the weights are."""
     base_model, config = random_base_model(shapes, device=device, dtype=dtype), PersonalizeConfig()
     basis = aux_basis(base_model, config.lidb)
-    hypernetwork = Hypernetwork(HypernetworkConfig(), basis)
+    hypernetwork = Hypernetwork(HypernetworkConfig(), basis, base_model.latent_shape)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(0))
     return Networks(
         base_model=base_model,

@@ -15,10 +15,10 @@ from benchmarks.many_subjects.settings import Method, Task
 from hyperdreambooth.acceleration import choose_attention
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
-from hyperdreambooth.diffusion import encode_images, sample
-from hyperdreambooth.finetune import Examples, fast_finetune
+from hyperdreambooth.diffusion import sample
+from hyperdreambooth.finetune import fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, generate, personalize_faces, predict, unpack
+from hyperdreambooth.personalize import Networks, examples_of, generate, personalize_faces, predict, unpack
 
 Numbers = NDArray[np.float64]
 UNPACKED_AT_ONCE = 100
@@ -80,12 +80,9 @@ class Ours(Way):
         """What `personalize_faces` has before it packs."""
         networks, config = self.networks, self.networks.config
         photos = [[portrait] for portrait in self.faces(subjects)]
-        generators = [torch.Generator().manual_seed(subject) for subject in subjects]
-        start = predict(networks, photos)
-        lidb = relax_rank(start, config.finetune.rank, generators, std=config.finetune.new_rank_std)
-        latents = encode_images(networks.base_model, [portrait for (portrait,) in photos])
-        prompts = [config.fill_prompt(config.instance_prompt)] * len(subjects)
-        examples = Examples(latents, prompts, generators)
+        examples = examples_of(networks.base_model, photos, config, config.finetune, seeds=list(subjects))
+        start = predict(networks, examples)
+        lidb = relax_rank(start, config.finetune.rank, examples.generators, std=config.finetune.new_rank_std)
         return rows(fast_finetune(networks.base_model, lidb, examples, config.finetune))
 
     def keep_resident(self, count: int) -> None:

@@ -116,9 +116,9 @@ def _relaxed_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
 
 
 def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Personalized:
-    config, faces = bench.networks.config, [[person.portrait]]
-    examples = examples_of(bench.base_model, faces, config, finetune, seeds=[person.seed])
-    prediction = predict(bench.networks, faces)
+    config = bench.networks.config
+    examples = examples_of(bench.base_model, [[person.portrait]], config, finetune, seeds=[person.seed])
+    prediction = predict(bench.networks, examples)
     return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
 
 

@@ -58,7 +58,7 @@ PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
-    "hypernetwork": "face to LiDB train matrices (a = 92, b = 78, rank 2, 16 layers)",
+    "hypernetwork": "latents of a face to LiDB train matrices (a = 92, b = 78, rank 8, 16 layers)",
 }
 
 

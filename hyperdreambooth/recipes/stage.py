@@ -1,4 +1,4 @@
-"""What all trainings of `mini` have in common: on which device, how large a batch, for how many steps."""
+"""What all stages of `mini` have in common: on which device, how large a batch, for how many steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,24 +24,35 @@ def chosen_device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """Defaults of the stages are for two CPU cores; `on` makes them fit another device."""
+class WorkConfig:
+    """Where a stage works, on which people, and until when."""
 
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    steps: int
-    batch: int
-    learning_rate: float
-    warmup_steps: int
-    flat_share: float  # of the steps, before the learning rate falls along a cosine to zero
+    base: str = "base"  # the base model, in the work folder
     seed: int = 0
     device: torch.device = CPU
-    threads: int = 2  # each takes a part of the batch
     deadline: Deadline = field(default_factory=Deadline)
     start: Path | None = None  # a folder as `mini` is shipped in, instead of random weights
 
     @property
     def folder(self) -> Path:
         return self.pictures.folder
+
+    def on(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return replace(self, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(WorkConfig):
+    """A training. Defaults of the stages are for two CPU cores; `on` makes them fit another device."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int
+    flat_share: float  # of the steps, before the learning rate falls along a cosine to zero
+    threads: int = 2  # each takes a part of the batch
 
     def on(self, device: torch.device) -> Self:
         """On a GPU one thread has a larger batch, and the learning rate grows with its square root, as Adam's noise."""

@@ -56,7 +56,7 @@ class HypernetworkRunConfig(RunConfig):
     """`hdb train hypernetwork`: alpha * denoising loss + beta * weight-space loss (paper, section 4.2)."""
 
     output: str = "runs/hypernetwork"
-    hypernetwork: HypernetworkConfig = field(default_factory=lambda: HypernetworkConfig(image_size=224))
+    hypernetwork: HypernetworkConfig = field(default_factory=HypernetworkConfig)
     targets: int = 3  # pictures of each subject to be denoised; other ones than the reference where there are any
     alpha: float = 1.0
     beta: float = 0.0  # the paper gives no number; 0 trains end to end

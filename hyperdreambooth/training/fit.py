@@ -5,12 +5,14 @@ the other, and the noise that a step meets decides where it goes, so people who 
 their own would have targets that no image explains (docs/experiments.md).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from hyperdreambooth.attach import aux_basis
+from hyperdreambooth.bank import flatten, unflatten
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, load_base_model
@@ -78,8 +80,16 @@ def load_fitted(folder: Path) -> dict[str, torch.Tensor]:
     return fitted
 
 
+def fitted_lidb(numbers: Sequence[torch.Tensor] | torch.Tensor, basis: AuxBasis) -> LiDB:
+    """What `bank.flatten` made of some people's train matrices, of whatever rank."""
+    stacked = torch.stack([*numbers]).to(basis.device, basis.dtype)
+    rank = stacked.shape[1] // (basis.table.total_a + basis.table.total_b)
+    shapes = ((1, rank, total) for total in (basis.table.total_a, basis.table.total_b))
+    return unflatten(stacked, LiDB(basis, *map(stacked.new_empty, shapes)))
+
+
 def _store(fitted: LiDB, names: list[str], path: Path) -> None:
-    numbers = torch.cat([fitted.a_train.flatten(1), fitted.b_train.flatten(1)], dim=1).float().cpu()
+    numbers = flatten(fitted).float().cpu()
     aside = path.with_suffix(".part")
     save_file({name: row.clone() for name, row in zip(names, numbers, strict=True)}, aside)
     aside.replace(path)

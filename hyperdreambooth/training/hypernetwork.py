@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.bank import flatten
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import BaseModel, base_model_folder, encode_tokens, load_base_model, tokenize
@@ -24,11 +25,12 @@ from hyperdreambooth.losses import denoising_loss, stratified_timesteps
 from hyperdreambooth.recipes.progress import say
 from hyperdreambooth.training.averages import Average
 from hyperdreambooth.training.config import HypernetworkRunConfig
-from hyperdreambooth.training.fit import load_fitted
+from hyperdreambooth.training.fit import fitted_lidb, load_fitted
 from hyperdreambooth.training.pictures import NoPictures, Pictures, prepare_pictures
 from hyperdreambooth.training.run import Run, open_run
 from hyperdreambooth.training.validation import Validation
 
+REFERENCE_SIZE = 224  # side of the photos that judges and sheets see
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -44,7 +46,7 @@ class PredictedLoss(nn.Module):
         self, faces: Tensor, latents: Tensor, timesteps: Tensor, noise: Tensor, fitted: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Denoising and weight-space loss of each subject: [S], [S]. `fitted` [S, 0] asks for no second one."""
-        lidb = self.hypernetwork(faces)
+        lidb = self.hypernetwork(faces)  # their latents
         with attach(self._base_model, lidb):
             embeddings = encode_tokens(self._base_model, self._tokens.expand(lidb.subjects, -1))
             embeddings = embeddings.repeat_interleave(len(latents) // lidb.subjects, dim=0)
@@ -56,8 +58,7 @@ def weight_space_loss(lidb: LiDB, fitted: Tensor) -> Tensor:
     """‖θ - θ_fitted‖² / numbers of each subject: [S]; zero where nothing was fitted, `fitted` [S, 0]."""
     if fitted.shape[1] == 0:
         return fitted.new_zeros(lidb.subjects)
-    numbers = torch.cat([lidb.a_train.flatten(1), lidb.b_train.flatten(1)], dim=1)
-    return F.mse_loss(numbers, fitted, reduction="none").mean(dim=1)
+    return F.mse_loss(flatten(lidb), fitted, reduction="none").mean(dim=1)
 
 
 def main(config: HypernetworkRunConfig) -> None:
@@ -66,15 +67,17 @@ def main(config: HypernetworkRunConfig) -> None:
     source = base_model_folder(config.base_model)
     wishes = load_personalize_config(source)
     base_model = load_base_model(config.base_model, device=run.accelerator.device, dtype=torch.float32)
-    size = config.hypernetwork.image_size
+    size = min(base_model.resolution, REFERENCE_SIZE)
     with run.accelerator.main_process_first():
         pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=size, faces=True)
     basis = aux_basis(base_model, wishes.lidb, load_learned(source))
     fitted = load_fitted(Path(config.fitted)) if config.beta else {}
     check_people(pictures, fitted, config)
     check_fitted(fitted, config.hypernetwork.rank, basis)
-    hypernetwork = Hypernetwork(config.hypernetwork, basis)
+    hypernetwork = Hypernetwork(config.hypernetwork, basis, base_model.latent_shape)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
+    if fitted:
+        hypernetwork.start_from(fitted_lidb([fitted[name] for name, _ in pictures.people[config.held_out :]], basis))
     hypernetwork.to(base_model.device)
     average = Average(hypernetwork, decay=config.average_decay)
     adam = torch.optim.AdamW(hypernetwork.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -141,7 +144,7 @@ def draw_batch(
     timesteps = stratified_timesteps(len(targets), count, generator)[torch.randperm(len(targets), generator=generator)]
     noise = torch.randn(latents.shape, generator=generator)
     numbers = torch.stack([fitted[name] for name, _ in chosen]) if fitted else torch.zeros(len(chosen), 0)
-    parts = (pictures.pixel_rows(faces), latents, timesteps, noise, numbers)
+    parts = (pictures.latent_rows(faces), latents, timesteps, noise, numbers)
     return tuple(part.to(device) for part in parts)  # type: ignore[return-value]  # five in, five out
 
 

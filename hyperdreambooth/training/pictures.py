@@ -50,7 +50,7 @@ class Pictures:
     """All pictures, ready to train on; arrays stay on the disk until rows of them are asked for."""
 
     latents: np.ndarray  # [n, c, h, w] float16
-    pixels: np.ndarray  # [n, size, size, 3] uint8: what an image encoder sees
+    pixels: np.ndarray  # [n, size, size, 3] uint8: what judges and sheets see
     people: tuple[tuple[str, tuple[int, ...]], ...]  # name and rows, sorted by name
     captions: tuple[str | None, ...]
 
@@ -60,11 +60,6 @@ class Pictures:
 
     def latent_rows(self, rows: list[int]) -> Tensor:
         return torch.from_numpy(np.stack([self.latents[row] for row in rows])).float()
-
-    def pixel_rows(self, rows: list[int]) -> Tensor:
-        """[n, 3, size, size] in -1..1."""
-        pixels = torch.from_numpy(np.stack([self.pixels[row] for row in rows]))
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def image(self, row: int) -> Image.Image:
         return Image.fromarray(self.pixels[row])

@@ -29,7 +29,7 @@ class Validation:
     def __call__(self, hypernetwork: Hypernetwork) -> tuple[dict[str, float], Image.Image]:
         """Share with a face, mean cosine to the own photo, share whose own photo is nearest; and a sheet."""
         count = len(self._rows)
-        lidb = hypernetwork(self._pictures.pixel_rows(self._rows).to(self._base_model.device))
+        lidb = hypernetwork(self._pictures.latent_rows(self._rows).to(self._base_model.device))
         prompts = [self._wishes.fill_prompt(self._wishes.instance_prompt)] * count
         drawn: list[Image.Image] = []
         with attach(self._base_model, lidb, subject_of_sample=torch.arange(count, device=self._base_model.device)):

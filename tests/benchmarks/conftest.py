@@ -34,8 +34,8 @@ def noisy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "personalization.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sample": {"steps": 2}}))
     base_model = load_base_model(str(folder), device=CPU, dtype=torch.float32)
-    config = HypernetworkConfig(image_size=16, stem_channels=(8,), width=16, heads=2, encoder_layers=1)
-    hypernetwork = Hypernetwork(config, aux_basis(base_model, LIDB))
+    config = HypernetworkConfig(width=16, heads=2, encoder_layers=1)
+    hypernetwork = Hypernetwork(config, aux_basis(base_model, LIDB), base_model.latent_shape)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(0))
     save_hypernetwork(hypernetwork, folder / FOLDER)
     return folder

@@ -200,7 +200,7 @@ def test_more_people_begin_with_the_same(bench: Bench, settings: Settings) -> No
 
 def test_another_hypernetwork_gets_rows_of_its_own(settings: Settings, bench: Bench, tmp_path: Path) -> None:
     assert bench.networks.hypernetwork is not None
-    another = Hypernetwork(bench.networks.hypernetwork.config, bench.networks.basis)
+    another = Hypernetwork(bench.networks.hypernetwork.config, bench.networks.basis, bench.base_model.latent_shape)
     another.reset_parameters(torch.Generator().manual_seed(1))
     save_hypernetwork(another, tmp_path / FOLDER)
     with_beta = Bench(replace(settings, identities=1, hypernetworks=(("beta", tmp_path),)))

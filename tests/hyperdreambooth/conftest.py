@@ -106,13 +106,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny_folder(folder, prediction_type="v_prediction")
     base_model = load_base_model(str(folder), device=CPU, dtype=torch.float32)
-    config = HypernetworkConfig(
-        image_size=16, stem_channels=(8,), width=16, heads=2, encoder_layers=1, decoder_layers=1, refinement_passes=2
-    )
-    hypernetwork = Hypernetwork(config, aux_basis(base_model, LIDB))
+    config = HypernetworkConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1)
+    hypernetwork = Hypernetwork(config, aux_basis(base_model, LIDB), base_model.latent_shape)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(0))
-    # Heads large enough that two faces get different weights: an untrained one would hardly tell them apart.
-    hypernetwork.decoder.heads.data.mul_(20)
+    # Large enough that two faces get different weights: an untrained one would hardly tell them apart.
+    hypernetwork.decoder.heads.data.mul_(60)
+    hypernetwork.encoder.patches.weight.data.mul_(20)
     save_hypernetwork(hypernetwork, folder / FOLDER)
     return folder
 

@@ -18,7 +18,7 @@ from hyperdreambooth.layers import LayerKind
     "config",
     [
         PersonalizeConfig(identifier="[V]", finetune=FinetuneConfig(steps=7)),
-        HypernetworkConfig(stem_channels=(8,)),
+        HypernetworkConfig(patch_size=4),
         LiDBConfig(layers=(LayerKind.CONVOLUTION, LayerKind.TEXT)),
     ],
 )

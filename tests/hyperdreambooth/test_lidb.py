@@ -3,7 +3,7 @@ import torch
 
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.lidb import relax_rank, shared_start
+from hyperdreambooth.lidb import LiDB, narrow_rank, relax_rank, shared_start
 from tests.hyperdreambooth.conftest import LIDB, random_lidb
 
 
@@ -51,3 +51,18 @@ def test_factors_multiply_to_the_formula_of_the_paper(base_model_double: BaseMod
     b_aux = down_side.aux[down_side.names.index(layer.name)]  # [b, m]
     written_out = a_aux @ lidb.a_train[0, :, a_slice].T @ lidb.b_train[0, :, b_slice] @ b_aux
     torch.testing.assert_close(lidb.delta(layer)[0], written_out)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_narrowed_rank_is_the_nearest(base_model: BaseModel, rank: int) -> None:
+    basis = aux_basis(base_model, LIDB)
+    generator = torch.Generator().manual_seed(3)
+    sides = [torch.randn(2, 3, total, generator=generator) for total in (basis.table.total_a, basis.table.total_b)]
+    lidb = LiDB(basis, *sides)
+    narrowed = narrow_rank(lidb, rank)
+    assert narrowed.rank == rank
+    for name, (a, b) in basis.table.slices.items():
+        whole = lidb.a_train[..., a].mT @ lidb.b_train[..., b]
+        nearest = narrowed.a_train[..., a].mT @ narrowed.b_train[..., b]
+        left_out = torch.linalg.svdvals(whole)[:, rank:].square().sum(dim=1).sqrt()
+        torch.testing.assert_close((whole - nearest).norm(dim=(1, 2)), left_out, atol=1e-4, rtol=1e-4, msg=name)

@@ -17,8 +17,8 @@ from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.finetune import Examples, fast_finetune
-from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, load_networks, personalize_faces
+from hyperdreambooth.lidb import relax_rank
+from hyperdreambooth.personalize import Networks, load_networks, personalize_faces, predict
 from hyperdreambooth.rounding import in_blocks
 from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
 
@@ -55,18 +55,11 @@ def finetuned(mini: Networks, subjects: list[int], *, steps: int) -> Tensor:
     assert mini.hypernetwork is not None
     config = replace(mini.config.finetune, steps=steps)
     generators = [torch.Generator().manual_seed(subject) for subject in subjects]
-    faces = torch.cat([torch.rand(1, 3, 64, 64, generator=generator) for generator in generators])
     latents = torch.cat([torch.randn(1, *mini.base_model.latent_shape, generator=own) for own in generators])
-    with torch.no_grad():
-        predictions = [mini.hypernetwork(face[None]) for face in faces]
-    prediction = LiDB(
-        mini.basis,
-        torch.cat([own.a_train for own in predictions]),
-        torch.cat([own.b_train for own in predictions]),
-    )
-    lidb = relax_rank(prediction, config.rank, generators, std=config.new_rank_std)
     prompts = [mini.config.fill_prompt(mini.config.instance_prompt)] * len(subjects)
-    return flatten(fast_finetune(mini.base_model, lidb, Examples(latents, prompts, generators), config))
+    examples = Examples(latents, prompts, generators)
+    lidb = relax_rank(predict(mini, examples), config.rank, generators, std=config.new_rank_std)
+    return flatten(fast_finetune(mini.base_model, lidb, examples, config))
 
 
 def test_mini_gives_the_same_bits_too(mini: Networks) -> None:

@@ -32,7 +32,7 @@ from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConf
 from hyperdreambooth.diffusion import BaseModel, encode_images, encode_tokens, sample, tokenize
 from hyperdreambooth.finetune import Examples
 from hyperdreambooth.losses import denoising_loss
-from hyperdreambooth.personalize import Networks, predict
+from hyperdreambooth.personalize import Networks, examples_of, predict
 
 SAMPLING = SampleConfig(steps=2, guidance=2.0)
 FINETUNE = FinetuneConfig(steps=20, noise_draws=2, learning_rate=2e-2)
@@ -58,13 +58,13 @@ def _one_token(networks: Networks) -> PersonalizeConfig:
     return replace(networks.config, identifier="a")
 
 
+def _examples(networks: Networks, face: Image.Image) -> Examples:
+    return examples_of(networks.base_model, [[face]], networks.config, FINETUNE, seeds=[0])
+
+
 def _relaxed_lora(networks: Networks, face: Image.Image) -> Personalized:
-    examples = Examples(
-        encode_images(networks.base_model, [face]),
-        [networks.config.fill_prompt(PROMPT)],
-        [torch.Generator().manual_seed(0)],
-    )
-    prediction = predict(networks, [[face]])
+    examples = _examples(networks, face)
+    prediction = predict(networks, examples)
     subject = networks.config.subject
     return relaxed_lora(networks.base_model, prediction, examples, FINETUNE, subject=subject)
 
@@ -165,7 +165,7 @@ def test_the_same_seed_trains_the_same_weights(tiny_networks: Networks, face: Im
 
 
 def test_a_relaxed_lora_starts_as_the_prediction(tiny_networks: Networks, face: Image.Image) -> None:
-    prediction = predict(tiny_networks, [[face]])
+    prediction = predict(tiny_networks, _examples(tiny_networks, face))
     examples = Examples(torch.zeros(1, 4, 8, 8), ["a face"], [torch.Generator().manual_seed(0)])
     fresh = relaxed_lora(
         tiny_networks.base_model, prediction, examples, FinetuneConfig(steps=0, rank=3), subject="[V] face"
@@ -182,7 +182,7 @@ def test_an_identifier_of_several_tokens_is_refused(base_model: BaseModel) -> No
 
 
 def test_other_passes_are_undone(tiny_networks: Networks, face: Image.Image) -> None:
-    trained = predict(tiny_networks, [[face]]).a_train
+    trained = predict(tiny_networks, _examples(tiny_networks, face)).a_train
     with refinement_passes(tiny_networks, 1) as networks:
-        assert not torch.equal(predict(networks, [[face]]).a_train, trained)
-    assert torch.equal(predict(tiny_networks, [[face]]).a_train, trained)
+        assert not torch.equal(predict(networks, _examples(networks, face)).a_train, trained)
+    assert torch.equal(predict(tiny_networks, _examples(tiny_networks, face)).a_train, trained)

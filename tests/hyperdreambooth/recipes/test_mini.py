@@ -19,7 +19,8 @@ def test_the_whole_chain_makes_a_folder_that_personalises(tmp_path: Path) -> Non
             vae_steps=2,
             base_steps=2,
             basis_people=2,
-            face_encoder_steps=2,
+            fitted_people=100,
+            fit_steps=1,
             hypernetwork_steps=2,
             decoder_steps=2,
         ),
@@ -36,7 +37,7 @@ def test_the_whole_chain_makes_a_folder_that_personalises(tmp_path: Path) -> Non
 
 def test_a_run_whose_time_is_up_ends_with_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mini.main(mini.MiniConfig(work=tmp_path / "work", target=tmp_path / "mini", deadline=Deadline(minutes=0)))
-    assert "time is up: pictures, not begun; after it vae, base, aux basis, face encoder" in capsys.readouterr().out
+    assert "time is up: pictures, not begun; after it vae, base, aux basis, fitted people" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

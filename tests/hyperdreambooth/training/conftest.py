@@ -38,9 +38,7 @@ def hypernetwork_run(tiny_folder: Path, faces: Path, tmp_path: Path) -> Hypernet
         base_model=str(tiny_folder),
         pictures=str(faces),
         output=str(tmp_path / "run"),
-        hypernetwork=HypernetworkConfig(
-            image_size=16, stem_channels=(8,), width=16, heads=2, encoder_layers=1, decoder_layers=1
-        ),
+        hypernetwork=HypernetworkConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1),
         steps=6,
         batch=2,
         warmup_steps=2,

@@ -50,7 +50,7 @@ def test_faces_are_cut_and_encoded_once(faces: Path, tmp_path: Path, tiny_networ
     assert [name for name, _ in pictures.people] == ["alone", "person-0", "person-1", "person-2"]  # nobody is left out
     assert [len(rows) for _, rows in pictures.people] == [1, 2, 2, 2]
     assert pictures.latents.shape == (7, *base_model.latent_shape)
-    assert pictures.pixel_rows([0, 1]).shape == (2, 3, 24, 24)
+    assert pictures.pixels.shape == (7, 24, 24, 3)
     row = pictures.people[1][1][0]
     assert pictures.captions[row] == "a photo of a person"
 
