@@ -41,7 +41,7 @@ BATCH = 16  # people who are fitted at once
 class FitPeopleConfig(WorkConfig):
     """How many people, and how far: twelve steps of the hundred that a finetuning without a prediction takes."""
 
-    people: int = 5300  # the first ones; whole blocks of pictures are fitted
+    people: int = 5300  # the first ones, or all that there are; whole blocks of pictures are fitted
     steps: int = 12
     seed: int = 7  # of the start and the noise that all share
     processes: int = 2
@@ -49,9 +49,8 @@ class FitPeopleConfig(WorkConfig):
     @property
     def blocks(self) -> list[int]:
         """The first person of each."""
-        block = self.pictures.block
-        assert self.people <= self.pictures.identities, (self.people, self.pictures.identities)
-        return list(range(self.pictures.first_identity, self.pictures.first_identity + self.people, block))
+        first, people = self.pictures.first_identity, min(self.people, self.pictures.identities)
+        return list(range(first, first + people, self.pictures.block))
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,8 @@ def main(config: TrainHypernetworkConfig) -> None:
     folder = config.folder / config.base
     base_model = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     everybody = load_fitted_people(config)
+    if len(everybody.numbers) <= HELD_OUT:
+        raise ValueError(f"{len(everybody.numbers)} fitted people are too few: {HELD_OUT} are held out")
     people, held_out = everybody.rows(slice(HELD_OUT, None)), everybody.rows(slice(HELD_OUT))
     basis = aux_basis(base_model, load_personalize_config(folder).lidb, load_learned(folder))
     hypernetwork = untrained(config, base_model, basis, people)

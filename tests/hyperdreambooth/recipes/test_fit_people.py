@@ -57,6 +57,11 @@ def test_everybody_is_fitted_in_order_and_no_block_twice(config: FitPeopleConfig
     assert len(people.numbers.unique(dim=0)) == PEOPLE
 
 
+def test_no_more_people_are_fitted_than_there_are(config: FitPeopleConfig) -> None:
+    assert replace(config, people=3).blocks == replace(config, people=5300).blocks == [0, BLOCK]
+    assert replace(config, people=2).blocks == [0]
+
+
 def test_the_photo_of_the_first_view_and_its_mirror_image_are_looked_at(config: FitPeopleConfig) -> None:
     base_model = load_base_model(str(config.folder / "base"), device=CPU, dtype=torch.float32)
     latents = first_photo_latents(config, base_model, BLOCK)

@@ -100,6 +100,13 @@ def test_a_run_exports_a_hypernetwork_that_the_base_model_opens_and_goes_on_wher
     assert first.splitlines()[-1].split("held-out")[1] == capsys.readouterr().out.splitlines()[-1].split("held-out")[1]
 
 
+def test_too_few_people_are_named(config: TrainHypernetworkConfig) -> None:
+    second = fitted_folder(config) / f"{PEOPLE // 2:07d}.npz"
+    second.unlink()
+    with pytest.raises(ValueError, match=f"{PEOPLE // 2} fitted people are too few: {HELD_OUT}"):
+        main(config)
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(config: TrainHypernetworkConfig) -> None:
     def checkpoint() -> dict[str, object]:
         (path,) = config.folder.glob("hypernetwork-*.pt")
