@@ -20,7 +20,7 @@ from hyperdreambooth.hypernetwork import FOLDER
 from hyperdreambooth.lidb import LiDB, shared_start
 from hyperdreambooth.personalize import Networks, load_networks
 from hyperdreambooth.training.config import FitRunConfig, HypernetworkRunConfig
-from hyperdreambooth.training.fit import load_fitted
+from hyperdreambooth.training.fit import fitted_lidb, load_fitted
 from hyperdreambooth.training.fit import main as fit
 from hyperdreambooth.training.hypernetwork import check_fitted, main, weight_space_loss
 from hyperdreambooth.training.pictures import NoPictures
@@ -75,25 +75,29 @@ def test_another_config_needs_another_folder(hypernetwork_run: HypernetworkRunCo
         main(replace(hypernetwork_run, learning_rate=1.0))
 
 
-def test_fitted_people_draw_the_prediction_towards_them(
-    hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
+def test_with_fitted_people_a_run_starts_at_their_mean(
+    base_model: BaseModel, hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
 ) -> None:
     fitting = FitRunConfig(
         base_model=hypernetwork_run.base_model,
         pictures=hypernetwork_run.pictures,
         output=str(tmp_path / "fit"),
         batch=3,
-        finetune=FinetuneConfig(steps=3, rank=1, noise_draws=2),
+        finetune=FinetuneConfig(steps=3, rank=1, noise_draws=2, learning_rate=0.1),
     )
     fit(fitting)
-    fitted = load_fitted(fitting.folder)
+    fitted, basis = load_fitted(fitting.folder), aux_basis(base_model, LIDB)
     assert sorted(fitted) == ["alone", "person-0", "person-1", "person-2"]
 
     with_beta = replace(hypernetwork_run, beta=1.0, fitted=str(fitting.folder), steps=2, show_every=2)
     main(with_beta)
     without = replace(hypernetwork_run, output=str(tmp_path / "without"), steps=2, show_every=2)
     main(without)
-    assert any(not torch.equal(weight, weights(without)[name]) for name, weight in weights(with_beta).items())
+    people = fitted_lidb([fitted[name] for name in sorted(fitted)[hypernetwork_run.held_out :]], basis)
+    mean = people.a_train.mean(dim=0)
+    assert mean.abs().max() > 0.008  # four times as far as two steps lead
+    torch.testing.assert_close(weights(with_beta)["start_a"].float(), mean, rtol=0, atol=3e-3)
+    assert weights(without)["start_a"].abs().max() < 3e-3
 
 
 def test_fitted_weights_are_of_the_rank_asked_for_and_differ_by_the_pictures_alone(
