@@ -1,6 +1,7 @@
 """`hdb train hypernetwork` and `hdb train fit`, on a base model of a few thousand weights."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,8 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(
     (tmp_path / "config.json").write_text(to_json(killed))
     command = ["train", "hypernetwork", killed.base_model, killed.pictures, "--config", str(tmp_path / "config.json")]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "cli.main", *command], stdout=log, stderr=log)
+        threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the order of sums depends on them
+        process = subprocess.Popen([sys.executable, "-m", "cli.main", *command], stdout=log, stderr=log, env=threads)
     deadline = time.monotonic() + 240
     while not (killed.folder / "checkpoints" / "0000002").exists():
         assert process.poll() is None, (tmp_path / "log").read_text()
