@@ -1,17 +1,17 @@
 """Run the base model with deltas beside its weights; the weights themselves are never touched."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import fold
 
 from hyperdreambooth.basis import LearnedAux
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.layers import KERNEL, LayerKind, LayerTable
+from hyperdreambooth.layers import KERNEL, LayerKind, LayerTable, reads_prompt
 from hyperdreambooth.lidb import AuxBasis, Factors
 from hyperdreambooth.seating import EVERYBODY, Seating
 from hyperdreambooth.targets import TargetLayer, target_layers
@@ -52,13 +52,14 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
     guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
     doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
     """
-    dtype, put = base_model.dtype, []  # asked once: diffusers walks through all parameters for it
+    factors, put = deltas.factors(base_model.dtype), []
     try:
-        for name, (up, down) in deltas.factors(dtype).items():
+        for name, (up, down) in factors.items():
             slot = slot_of(base_model.targets[name])
             put.append((slot, slot.deltas))
             slot.deltas = (*slot.deltas, _Delta(up, down, base_model.seating))
-        with base_model.seating.seated(subject_of_sample):
+        own_texts = any(reads_prompt(name) for name in factors)
+        with base_model.seating.seated(subject_of_sample, own_texts=own_texts):
             yield base_model
     finally:
         for slot, before in put:
@@ -98,7 +99,7 @@ class _Delta:
         self.seated: tuple[Tensor | None, int, Tensor, Tensor] = (None, 0, up, down)  # of the batch before
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:  # [B, tokens, m], [B, tokens, n]; or [B, c, h, w]
-        up, down = self._own(x.shape[0])
+        up, down = self._own(x.shape[0], _taps if x.dim() == 4 else _as_it_is)
         assert x.shape[0] % up.shape[0] == 0, (x.shape, up.shape)
         if x.dim() == 4:
             h = _convolved(x, down).view(up.shape[0], x.shape[0] // up.shape[0], up.shape[1], -1)  # [S, B/S, r, h w]
@@ -107,34 +108,48 @@ class _Delta:
         by_subject = output.reshape(up.shape[0], -1, output.shape[-1])
         return torch.baddbmm(by_subject, h, up).view_as(output)
 
-    def _own(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The factors of each row's subject; gathered anew only when other rows are seated."""
+    def _own(self, batch: int, arranged: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The factors of each row's subject, down arranged; gathered anew only when other rows are seated."""
         rows, part = self.seating.rows, self.seating.part
         if self.up.shape[0] == 1:
-            return self.up, self.down
+            return self.up, arranged(self.down)
         if rows is None:
-            return self.up[self.seating.subjects], self.down[self.seating.subjects]
+            return self.up[self.seating.subjects], arranged(self.down[self.seating.subjects])
         if part != EVERYBODY:
             batch = rows.shape[0]
         if torch.compiler.is_compiling():  # a memory would double the graphs
             every = rows.repeat(batch // rows.shape[0])[part]
-            return self.up[every], self.down[every]
+            return self.up[every], arranged(self.down[every])
         seated = self.seated
         if seated[0] is not rows or seated[1] != batch:
             every = rows.repeat(batch // rows.shape[0])
-            seated = (rows, batch, self.up[every], self.down[every])
+            seated = (rows, batch, self.up[every], arranged(self.down)[every])
             if not self.up.requires_grad:  # else each thread wants a graph of its own
                 self.seated = seated
         return seated[2][part], seated[3][part]
 
 
-def _convolved(x: Tensor, down: Tensor) -> Tensor:
-    """Each subject's rows of x [B, c, h, w] with its own kernels [S, r, c * 3 * 3]: [B, r, h, w]."""
-    subjects, rank, _ = down.shape
-    kernels, rows = down.view(subjects, rank, x.shape[1], KERNEL, KERNEL), x.shape[0] // subjects
-    if x.device.type == "cpu" and rows > 1:  # a product for each: its bits don't depend on the others (rounding.py)
-        pairs = zip(x.chunk(subjects), kernels, strict=True)
-        return torch.cat([conv2d(own, kernel, padding=KERNEL // 2) for own, kernel in pairs])
-    by_subject = x.view(subjects, rows, *x.shape[1:]).transpose(0, 1).flatten(1, 2)  # [B/S, S c, h, w]
-    h = conv2d(by_subject, kernels.flatten(0, 1), padding=KERNEL // 2, groups=subjects)
-    return h.view(rows, subjects, rank, *x.shape[2:]).transpose(0, 1).flatten(0, 1)
+def _as_it_is(down: Tensor) -> Tensor:
+    return down
+
+
+def _taps(down: Tensor) -> Tensor:
+    """Kernels [S, r, c * 3 * 3] as products [S, r * 3 * 3, c] of each pixel with every place of the kernel.
+
+    Turned round: what a pixel says at the kernel's upper left belongs to the pixel at its own lower right.
+    """
+    subjects, rank, numbers = down.shape
+    places = KERNEL * KERNEL
+    kernels = down.view(subjects, rank, numbers // places, places).flip(3)
+    return kernels.transpose(2, 3).reshape(subjects, rank * places, numbers // places)
+
+
+def _convolved(x: Tensor, taps: Tensor) -> Tensor:
+    """Each subject's rows of x [B, c, h, w] with its own taps [S, r * 3 * 3, c]: [B, r, h, w].
+
+    One batched product, then the places of the kernel are summed. A convolution in groups, or one for each subject,
+    takes twice as long (docs/experiments.md); and no row's bits depend on the others (rounding.py).
+    """
+    subjects = taps.shape[0]
+    said = taps[:, None] @ x.reshape(subjects, x.shape[0] // subjects, x.shape[1], -1)  # [S, B/S, r * 3 * 3, h w]
+    return fold(said.flatten(0, 1), x.shape[2:], KERNEL, padding=KERNEL // 2)

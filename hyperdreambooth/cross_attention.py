@@ -1,7 +1,7 @@
 """Keys and values of the cross-attention, computed once for a whole denoising loop: prompts don't change in it.
 
-Of the unconditional half nothing more is shared between subjects: their deltas may reach into the text encoder, so even
-the empty prompt has an embedding of its own for each. Pictures of one subject with equal texts do share a row.
+Pictures with equal texts share a row; those of several subjects only where no delta is in the text encoder or in these
+projections, else even the empty prompt has an embedding of its own for each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +58,7 @@ class Prompted:
 
     unet: Any
     seating: Seating
-    owners: Tensor | None  # [texts]: whose text it is
+    subjects: Tensor | None  # [pictures]: of whom each is
     embeddings: Tensor  # [texts, T, d]
     texts: Tensor  # [2, pictures]: which texts each picture reads, without and with its prompt
     seat_keys_and_values: Seat
@@ -67,7 +67,7 @@ class Prompted:
     def seat(self, places: Sequence[int]) -> None:
         texts = self.texts[:, list(places)].flatten()
         self.seat_keys_and_values(texts)
-        self.seating.rows = None if self.owners is None else self.owners[texts]
+        self.seating.rows = None if self.subjects is None else self.subjects[list(places)].repeat(2)
         self.seated = self.embeddings[texts]
 
     def predict(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:

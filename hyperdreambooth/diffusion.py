@@ -222,9 +222,12 @@ def _strands(
 
 @contextmanager
 def _prompted(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence[str]) -> Iterator[Prompted]:
-    """The text encoder, and whatever reads its answers alone, runs once; equal texts of one subject are one."""
+    """The text encoder, and whatever reads its answers alone, runs once; equal texts are one, but for two subjects
+    whose deltas are in what reads them.
+    """
     seating, rows = base_model.seating, base_model.seating.rows
-    whose = [0] * len(prompts) if rows is None else rows.repeat(len(prompts) // len(rows)).tolist()
+    subjects = None if rows is None else rows.repeat(len(prompts) // len(rows))
+    whose = [0] * len(prompts) if subjects is None or not seating.own_texts else subjects.tolist()
     pairs = [*zip(whose, negatives, strict=True), *zip(whose, prompts, strict=True)]
     places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
     texts = torch.tensor([places[pair] for pair in pairs], device=base_model.device).view(2, -1)
@@ -232,4 +235,4 @@ def _prompted(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence
     with seating.seated(owners):
         embeddings = encode_tokens(base_model, tokenize(base_model, [text for _, text in places]))
         with keys_and_values_once(base_model.unet, embeddings, seating) as seat:
-            yield Prompted(base_model.unet, seating, owners, embeddings, texts, seat)
+            yield Prompted(base_model.unet, seating, subjects, embeddings, texts, seat)

@@ -169,6 +169,11 @@ def is_convolution(layer: str) -> bool:
     return layer.split(".")[-2] == "conv"
 
 
+def reads_prompt(layer: str) -> bool:
+    """Is it in the text encoder, or a key or value projection of its answers?"""
+    return layer.startswith("text.") or layer.endswith((".cross.k", ".cross.v"))
+
+
 def _key(names: dict[str, str], value: str) -> str:
     return next(key for key, other in names.items() if other == value)
 

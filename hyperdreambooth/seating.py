@@ -21,6 +21,7 @@ class Seating:
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
+        self.own_texts = False  # are there deltas in what reads the prompts?
         self._here = threading.local()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Seating":
@@ -39,13 +40,17 @@ class Seating:
         return subjects
 
     @contextmanager
-    def seated(self, rows: Tensor | None) -> Iterator[None]:
-        """Within the block, `rows` says whose each row is."""
-        before, self.rows = self.rows, rows
+    def seated(self, rows: Tensor | None, *, own_texts: bool = False) -> Iterator[None]:
+        """Within the block, `rows` says whose each row is; `own_texts`, that a subject may read prompts in its own way.
+
+        What is so outside stays so.
+        """
+        before = self.rows, self.own_texts
+        self.rows, self.own_texts = rows, self.own_texts or own_texts
         try:
             yield
         finally:
-            self.rows = before
+            self.rows, self.own_texts = before
 
     def in_parts(
         self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int = 1

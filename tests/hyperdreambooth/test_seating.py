@@ -69,6 +69,36 @@ def test_threads_leave_pictures_as_they_are(base_model: BaseModel, three_threads
     assert np.abs(parted - drawn()).max() <= 2  # of 255
 
 
+@pytest.mark.parametrize(
+    ("layers", "encoded"),
+    [((LayerKind.CONVOLUTION,), 3), ((LayerKind.ATTENTION,), 5), ((LayerKind.TEXT,), 5)],
+)
+def test_people_share_a_text_unless_they_read_it_in_their_own_way(
+    base_model: BaseModel, layers: tuple[LayerKind, ...], encoded: int
+) -> None:
+    """And each picture is what it is alone."""
+    seen: list[int] = []
+    network = base_model.text_encoder
+    handle = network.register_forward_pre_hook(
+        lambda module, arguments, named: seen.append(len(named.get("input_ids", arguments and arguments[0]))),
+        with_kwargs=True,
+    )
+    lidb = random_lidb(base_model, subjects=2, config=replace(LIDB, layers=layers))
+    prompts = ["a photo of a [V] face", "a photo of a [V] face", "a pencil sketch"]
+    config = SampleConfig(steps=3, guidance=2.0)
+    try:
+        with attach(base_model, lidb, subject_of_sample=torch.tensor([1, 0, 1])):
+            together = sample(base_model, prompts, seeds=[4, 4, 5], config=config)
+        assert seen == [encoded]
+    finally:
+        handle.remove()
+    assert together[0].tobytes() != together[1].tobytes()
+    for picture, own, prompt, seed in zip(together, (1, 0, 1), prompts, (4, 4, 5), strict=True):
+        with attach(base_model, lidb, subject_of_sample=torch.tensor([own])):
+            (alone,) = sample(base_model, [prompt], seeds=[seed], config=config)
+        assert np.abs(np.asarray(picture, int) - np.asarray(alone, int)).max() <= 1  # of 255
+
+
 def test_parts_come_back_in_order_and_cover_the_batch(three_threads: None) -> None:
     places = Seating()
     answers = places.in_parts(lambda part: (list(range(8))[part], places.part == part), 8, CPU)
