@@ -26,7 +26,7 @@ class Method(StrEnum):
     HOTSWAP = "hotswap"  # diffusers' hot-swapping: one set of LoRA layers, their numbers exchanged
     MERGED = "merged"  # fused into the weights for each subject, and out again
     OURS = "ours"
-    BASE = "base"  # the base model for everybody: no adapter at all
+    BASE = "base"  # the base model for everybody: no adapter at all, and nothing to learn
 
 
 LOOPS = frozenset({Method.PEFT_LOOP, Method.HOTSWAP, Method.MERGED})  # one subject after another

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
 from benchmarks.many_subjects.settings import Method, Task
 from hyperdreambooth.acceleration import choose_attention
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
-from hyperdreambooth.diffusion import sample
-from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.diffusion import encode_tokens, sample, tokenize
+from hyperdreambooth.finetune import Samples, draw_samples, fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
 from hyperdreambooth.personalize import Networks, examples_of, generate, personalize_faces, predict, unpack
 
@@ -100,9 +101,27 @@ class Ours(Way):
 
 
 class Base(Way):
-    """Nobody's adapter: what the pictures of strangers cost."""
+    """Nobody's adapter: what strangers cost, and so the least that anybody's can."""
 
-    tasks: ClassVar[Sequence[Task]] = (Task.GENERATE,)
+    def personalize(self, subjects: Sequence[int]) -> list[Numbers]:
+        """A finetuning with nothing to learn: each step forth, and back to the faces. The last step's gradients."""
+        networks, finetune = self.networks, self.networks.config.finetune
+        photos = [[portrait] for portrait in self.faces(subjects)]
+        examples = examples_of(networks.base_model, photos, networks.config, finetune, seeds=list(subjects))
+        embeddings = encode_tokens(networks.base_model, tokenize(networks.base_model, examples.prompts))
+        gradient = examples.latents
+        for step in range(finetune.steps):
+            samples = draw_samples(networks.base_model, examples, finetune, step=step)
+            gradient = self._gradient(samples, embeddings, together=finetune.noise_draws)
+        return [own.flatten().double().cpu().numpy() for own in gradient.chunk(len(subjects))]
+
+    def _gradient(self, samples: Samples, embeddings: Tensor, *, together: int) -> Tensor:
+        latents, base_model = samples.latents.requires_grad_(), self.networks.base_model
+
+        def of(part: slice) -> Tensor:
+            return torch.autograd.grad(samples.losses(base_model, embeddings, part).sum(), latents)[0][part]
+
+        return torch.cat(base_model.seating.in_parts(of, len(latents), latents.device, together=together))
 
     def generate(self, orders: Sequence[Order]) -> list[Image.Image]:
         networks, seeds = self.networks, [order.seed for order in orders]
@@ -117,11 +136,9 @@ def rows(lidb: LiDB) -> list[Numbers]:
 def make_way(method: Method, networks: Networks) -> Way:
     """diffusers and peft are imported for those that use them only."""
     match method:
-        case Method.OURS:
+        case Method.OURS | Method.BASE:
             choose_attention(networks.base_model)  # as the worker does; the method has this process to itself
-            return Ours(networks)
-        case Method.BASE:
-            return Base(networks)
+            return Ours(networks) if method is Method.OURS else Base(networks)
         case _:
             from benchmarks.many_subjects.peft_ways import PEFT_WAYS
 

@@ -57,7 +57,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(
         model=str(folder),
         subjects=(1, 2),
-        methods=(Method.PEFT_LOOP, Method.OURS),
+        methods=(Method.PEFT_LOOP, Method.OURS, Method.BASE),
         mixes=(Mix.DISTINCT, Mix.IDENTICAL),
         rounds=1,
         steps=2,
@@ -112,6 +112,16 @@ def test_our_batches_equal_single_runs(document: dict[str, Any]) -> None:
     assert all(row["max_pixel_difference"] <= 2 for row in drawn)
     assert next(row["max_weight_difference_float64"] for row in personalized if row["subjects"] == 2) <= 1e-9
     assert next(row["max_pixel_difference_float64"] for row in drawn if row["subjects"] == 2) == 0
+
+
+def test_the_base_model_goes_forth_and_back_for_each_subject_by_itself(
+    document: dict[str, Any], networks: Networks
+) -> None:
+    rows = rows_of(document, Method.BASE, Task.PERSONALIZE)
+    assert all(row["max_weight_difference"] <= 1e-5 for row in rows)
+    (gradient,) = make_way(Method.BASE, networks).personalize([1])
+    assert np.abs(gradient).max() > 0
+    assert gradient.size == networks.config.finetune.noise_draws * np.prod(networks.base_model.latent_shape)
 
 
 def test_a_loop_is_timed_once_for_all_larger_batches(settings: Settings) -> None:
