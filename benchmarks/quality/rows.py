@@ -27,6 +27,14 @@ from hyperdreambooth.personalize import Networks, examples_of, predict
 
 RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
 
+# Our own curve of identity over seconds, beside DreamBooth's; and the photo without its mirror image, as others see it.
+FURTHER: dict[str, dict[str, int]] = {
+    "steps_100": {"steps": 100},
+    "steps_400": {"steps": 400},
+    "photo_alone": {"views": 1},
+    "photo_alone_400": {"views": 1, "steps": 400},
+}
+
 
 @dataclass(frozen=True)
 class NobodyAttached:
@@ -68,6 +76,9 @@ def _own_rows(bench: Bench) -> Iterator[Row]:
         )
     for name, passes in (("one_pass", 1), ("passes_2", 2), ("passes_4", 4)):
         yield _hyper_row(bench, name, finetune, passes=passes, slow=True)
+    for name, settings in FURTHER.items():
+        further = _limited(bench, replace(bench.networks.config.finetune, **settings))
+        yield _hyper_row(bench, name, further, slow=True)
     for name, networks in bench.other_networks.items():
         yield _hyper_row(bench, name, finetune, networks=networks)
         yield _hyper_row(bench, f"{name}_only", guess, networks=networks)
