@@ -101,7 +101,7 @@ class Ours(Way):
 
 
 class Base(Way):
-    """Nobody's adapter: what strangers cost, and so the least that anybody's can."""
+    """Nobody's adapter: what strangers cost, to which the other methods add somebody's weights."""
 
     def personalize(self, subjects: Sequence[int]) -> list[Numbers]:
         """A finetuning with nothing to learn: each step forth, and back to the faces. The last step's gradients."""
