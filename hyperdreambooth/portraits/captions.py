@@ -51,7 +51,7 @@ def hair_name(colour: Array) -> str:
 
 def random_caption(identity: Identity, context: Context, style: Style, rng: np.random.Generator) -> str:
     """One of many true captions: with or without the identifier, with more or fewer details."""
-    subject = _random_subject(identity, context, rng)
+    subject = _random_subject(identity, context, style, rng)
     caption = str(rng.choice(STYLE_PHRASES[style])).format(subject)
     if style not in GREYED and rng.random() < 0.3:
         caption += f" in {context.clothes_name} clothes"
@@ -61,26 +61,32 @@ def random_caption(identity: Identity, context: Context, style: Style, rng: np.r
     return caption
 
 
-def _random_subject(identity: Identity, context: Context, rng: np.random.Generator) -> str:
+def _random_subject(identity: Identity, context: Context, style: Style, rng: np.random.Generator) -> str:
     kind = rng.random()
     if kind < 0.25:
         return f"a {IDENTIFIER} {CLASS_NOUN}"
     if kind < 0.4:
         return str(rng.choice(GENERIC_SUBJECTS))
-    extras = [extra for extra in _extras(identity, context) if rng.random() < 0.6]
+    extras = [extra for extra in _extras(identity, context, style) if rng.random() < 0.6]
     subject = describe(identity) if rng.random() < 0.7 else f"a {'man' if identity.is_man else 'woman'}"
     joint = " and " if " with " in subject else " with "
     return subject + (joint + " and ".join(extras) if extras else "")
 
 
-def _extras(identity: Identity, context: Context) -> list[str]:
-    extras = []
-    if identity.beard > 0.5:
-        extras.append("a beard")
-    elif identity.moustache > 0.5:
-        extras.append("a moustache")
-    if identity.freckles:
-        extras.append("freckles")
-    if context.smile > 0.5:
-        extras.append("a smile")
-    return extras
+def _extras(identity: Identity, context: Context, style: Style) -> list[str]:
+    """What else is to be seen; nothing that a hat hides."""
+    hair, hat = identity.hair, context.hat
+    colour = f"{hat.colour_name} " if hat and style not in GREYED else ""
+    seen = {
+        "a beard": identity.beard > 0.5,
+        "a moustache": identity.moustache > 0.5 >= identity.beard,
+        "freckles": identity.freckles > 0,
+        "a smile": context.smile > 0.5,
+        "curls": hair.ringlets,
+        "a fringe": hair.fringe > 0 and not hat,
+        "a bun": hair.buns == 1,
+        "two buns": hair.buns > 1 and not hat,
+        "glasses": context.glasses is not None,
+        f"{'an' if colour.startswith('o') else 'a'} {colour}{hat.kind if hat else ''}": hat is not None,
+    }
+    return [name for name, shows in seen.items() if shows]

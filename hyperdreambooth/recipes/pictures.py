@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from hyperdreambooth.portraits.arrays import Array
-from hyperdreambooth.portraits.context import Context, random_context
+from hyperdreambooth.portraits.context import Context, random_context, with_accessories
 from hyperdreambooth.portraits.head import Head
-from hyperdreambooth.portraits.identity import Identity, make_identity
+from hyperdreambooth.portraits.identity import Identity, make_identity, with_hairstyle
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.progress import Progress
@@ -26,6 +26,7 @@ from hyperdreambooth.recipes.schedule import Deadline
 STYLES = tuple(Style)
 POSE_DEGREES = (4.0, 10.0)  # of the first view, and of the others
 RECORD = ("identity", "view", "style")
+ACCESSORIES = 5  # of a view's streams of random numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ def load_pictures(config: PicturesConfig) -> tuple[Array, Array]:
 
 
 def person(head: Head, seed: int) -> Identity:
+    """Somebody plain, as the benchmarks judge them: neither hairstyle nor accessories to be known by."""
     return make_identity(seed, slider_count=len(head.sliders))
 
 
@@ -78,12 +80,22 @@ def view_context(seed: int, view: int) -> Context:
     return random_context(np.random.default_rng([seed, view]), pose_degrees=POSE_DEGREES[min(view, 1)])
 
 
+def varied_person(head: Head, seed: int) -> Identity:
+    """The same person as one to learn from: with a hairstyle, if it falls to them."""
+    return with_hairstyle(person(head, seed))
+
+
+def varied_context(seed: int, view: int) -> Context:
+    """The same view, some with glasses or a hat."""
+    return with_accessories(view_context(seed, view), np.random.default_rng([seed, view, ACCESSORIES]))
+
+
 def render_person(head: Head, seed: int, config: PicturesConfig) -> Iterator[tuple[Array, tuple[int, int, int]]]:
     """Each picture of one person with its record."""
-    identity = person(head, seed)
+    identity = varied_person(head, seed)
     rng = np.random.default_rng([seed, config.views, 1])
     for view in range(config.views):
-        rendered = render(head, identity, view_context(seed, view), size=config.size)
+        rendered = render(head, identity, varied_context(seed, view), size=config.size)
         others = rng.choice(np.arange(1, len(STYLES)), config.other_styles, replace=False)
         for style in (0, *(int(other) for other in others)):
             picture = draw(rendered, STYLES[style], size=config.size, seed=int(rng.integers(1 << 31)))

@@ -42,7 +42,7 @@ from hyperdreambooth.recipes.architecture import (
 )
 from hyperdreambooth.recipes.checkpoints import Checkpoint
 from hyperdreambooth.recipes.parallel import Gradients
-from hyperdreambooth.recipes.pictures import STYLES, load_pictures, person, view_context
+from hyperdreambooth.recipes.pictures import STYLES, load_pictures, varied_context, varied_person
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
@@ -167,7 +167,7 @@ def captions_of(head: Head, record: Array, *, count: int) -> list[str]:
     """True captions of one picture."""
     seed, view, style = (int(number) for number in record)
     rng = np.random.default_rng([seed, view, style, 2])
-    identity, context = person(head, seed), view_context(seed, view)
+    identity, context = varied_person(head, seed), varied_context(seed, view)
     captions = [random_caption(identity, context, STYLES[style], rng) for _ in range(count)]
     return [with_junk(caption, rng) if rng.random() < JUNK_SHARE else caption for caption in captions]
 

@@ -1,8 +1,10 @@
 """People are drawn from seeds, and differ."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED, make_identity
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED, make_identity, with_hairstyle
 
 
 def test_a_seed_is_a_person() -> None:
@@ -29,3 +31,20 @@ def test_only_men_have_beards_and_bald_heads() -> None:
     assert 0.3 < np.mean([person.is_man for person in people]) < 0.7
     assert any(person.beard for person in people)
     assert any(person.hair.bald for person in people)
+
+
+def test_a_hairstyle_is_a_persons_own_and_changes_nothing_else() -> None:
+    plain = [make_identity(seed, slider_count=1) for seed in range(300)]
+    styled = [with_hairstyle(person) for person in plain]
+    for before, after, again in zip(plain, styled, (with_hairstyle(person) for person in plain), strict=True):
+        assert after.hair.fringe == again.hair.fringe
+        assert after.hair.buns == again.hair.buns
+        assert (before.hair.fringe, before.hair.buns, before.hair.ringlets) == (0, 0, False)
+        undone = replace(after.hair, fringe=0, buns=0, ringlets=False)
+        assert replace(undone, colour=before.hair.colour) == before.hair
+        assert after.beard == before.beard
+    assert {person.hair.buns for person in styled} == {0, 1, 2}
+    assert any(person.hair.fringe for person in styled)
+    assert any(person.hair.ringlets for person in styled)
+    assert all(person.hair.hangs for person in styled if person.hair.buns)
+    assert not any(person.hair.fringe for person in styled if person.hair.bald)
