@@ -37,8 +37,8 @@ person it is personalised to.
   and much of the photo's own pose with them: the benchmark `quality` has the figures, with two face judges.
 - Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
   person's.
-- Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
-  curtain, and no child.
+- Its people are as varied as those it learned from, and no more: no glasses, no hats, hair that is a cap or a
+  curtain, and no child. (The renderer has learned glasses, hats, fringes, buns and curls since; these weights have not.)
 
 ## Figures
 

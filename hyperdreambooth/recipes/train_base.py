@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from hyperdreambooth.acceleration import quick_products
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import sample
 from hyperdreambooth.faces import FaceDetector
@@ -144,7 +145,7 @@ def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
 def _encode(vae: Network, pictures: Tensor, config: BaseConfig) -> Tensor:
     def encoded(part: Tensor) -> Tensor:
         torch.set_num_threads(1)
-        with torch.no_grad(), torch.autocast(config.device.type, torch.bfloat16):
+        with torch.no_grad(), quick_products(config.device):
             latents: Tensor = vae.encode(to_pixels(part.to(config.device))).latent_dist.mean
             return latents.half().cpu()
 
@@ -196,7 +197,7 @@ def draw_batch(
 def velocity_loss(mini: Mini, scheduler: Network, batch: tuple[Tensor, ...]) -> Tensor:
     """|v̂ - v|², v = α ε - σ z (Salimans and Ho 2022)."""
     latents, prompts, noise, timesteps = batch
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with quick_products(latents.device):
         embeddings = mini.text_encoder(input_ids=prompts).last_hidden_state
         noisy = scheduler.add_noise(latents, noise, timesteps)
         predicted = mini.unet(noisy, timesteps, encoder_hidden_states=embeddings).sample
@@ -225,7 +226,7 @@ def report(mini: Mini, folder: Path) -> float:
 
 
 def _draw(mini: Mini, prompts: list[str], config: SampleConfig) -> list[Image.Image]:
-    with torch.autocast(mini.base_model.device.type, torch.bfloat16):
+    with quick_products(mini.base_model.device):
         return sample(mini.base_model, prompts, seeds=range(len(prompts)), config=config)
 
 
