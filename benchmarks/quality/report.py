@@ -27,7 +27,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """Two tables: the rows, and the full method against each of them."""
+    """Two tables: the rows, and rows against each other."""
     people, seed = document["identities"], document["seed"]
     lines = [
         f"{people} people of seed {seed}, {document['hardware']}. Mean and 95 % interval over people;",
@@ -47,14 +47,16 @@ def markdown(document: Mapping[str, Any]) -> str:
         names = list(document["comparisons"][0]["by"])
         lines += [
             "",
-            "The full method less each row, person by person:",
+            "One row less another, person by person:",
             "",
-            "| row | people | " + " | ".join(names) + " |",
+            "| row | less | people | " + " | ".join(names) + " |",
         ]
-        lines.append("|---|" + "---:|" * (1 + len(names)))
+        lines.append("|---|---|" + "---:|" * (1 + len(names)))
     for compared in document["comparisons"]:
         cells = [_cell(compared["by"][name]) for name in compared["by"]]
-        lines.append(f"| {compared['than']} | {compared['identities']} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {compared['better']} | {compared['than']} | {compared['identities']} | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

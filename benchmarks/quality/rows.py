@@ -30,7 +30,6 @@ RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learni
 # Our own curve of identity over seconds, beside DreamBooth's; and the photo without its mirror image, as others see it.
 FURTHER: dict[str, dict[str, int]] = {
     "steps_100": {"steps": 100},
-    "steps_400": {"steps": 400},
     "photo_alone": {"views": 1},
     "photo_alone_400": {"views": 1, "steps": 400},
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,20 @@ def table_row(row: Measured) -> dict[str, Any]:
 
 
 def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The full method less each other row, person by person, on the people that both have."""
-    reference = next((row for row in rows if row.name == REFERENCE), None)
-    if reference is None:
-        return []
-    own = {person.who: person.scores for person in reference.people}
+    """The full method less each other row, then our points without the mirror image less DreamBooth's.
+
+    Person by person, on the people that both have.
+    """
     compared = []
-    for row in rows:
-        pairs = [(own[person.who], person.scores) for person in row.people if person.who in own]
-        if row.name == REFERENCE or not pairs:
+    for better, than in product(rows, rows):
+        own = {person.who: person.scores for person in better.people}
+        pairs = [(own[person.who], person.scores) for person in than.people if person.who in own]
+        if not _is_compared(better.name, than.name) or not pairs:
             continue
         differences = {name: interval([one[name] - other[name] for one, other in pairs]) for name in COMPARED}
-        compared.append({"better": REFERENCE, "than": row.name, "identities": len(pairs), "by": differences})
+        compared.append({"better": better.name, "than": than.name, "identities": len(pairs), "by": differences})
     return compared
+
+
+def _is_compared(better: str, than: str) -> bool:
+    return (better == REFERENCE != than) or (better.startswith("photo_alone") and than.startswith("dreambooth"))

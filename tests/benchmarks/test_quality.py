@@ -29,7 +29,6 @@ PROMISED = [
     "no_hypernetwork",
     "one_pass",
     "steps_100",
-    "steps_400",
     "photo_alone",
     "photo_alone_400",
     "dreambooth",

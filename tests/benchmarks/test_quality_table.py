@@ -46,3 +46,14 @@ def test_rows_are_compared_on_the_people_they_share() -> None:
 
 def test_without_the_full_method_nothing_is_compared() -> None:
     assert comparisons([measured("lora_1", {1: 0.1})]) == []
+
+
+def test_our_curve_is_compared_with_dreambooths() -> None:
+    rows = [measured(name, {1: 0.5}) for name in ("hyperdreambooth", "photo_alone", "dreambooth_400", "lora_1")]
+    pairs = [(one["better"], one["than"]) for one in comparisons(rows)]
+    assert pairs == [
+        ("hyperdreambooth", "photo_alone"),
+        ("hyperdreambooth", "dreambooth_400"),
+        ("hyperdreambooth", "lora_1"),
+        ("photo_alone", "dreambooth_400"),
+    ]
