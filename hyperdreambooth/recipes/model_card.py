@@ -38,7 +38,7 @@ person it is personalised to.
 - Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
   person's.
 - Its people are as varied as those it learned from, and no more: no glasses, no hats, hair that is a cap or a
-  curtain, and no child. (The renderer has learned glasses, hats, fringes, buns and curls since; these weights have not.)
+  curtain, and no child. (The renderer has learned glasses, hats, fringes, buns and curls since, these weights not.)
 
 ## Figures
 
