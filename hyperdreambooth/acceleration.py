@@ -41,9 +41,9 @@ def choose_attention(base_model: BaseModel) -> None:
 
 
 def quick_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies in it, else float32.
+    """bfloat16 on a GPU, and on a CPU that multiplies in it; else float32.
 
-    A CPU without such instructions takes 14 times as long in bfloat16 as in float32, one with them half as long
+    A CPU without such instructions takes up to 14 times as long in bfloat16 as in float32, one with them half as long
     (docs/experiments.md). What an older torch can't tell is taken for a no.
     """
     if device.type != "cpu":

@@ -196,7 +196,10 @@ def load_engine(settings: Settings) -> Engine:
     in_bfloat16 = device.type == "cuda" or settings.acceleration is Acceleration.BFLOAT16
     dtype = torch.bfloat16 if in_bfloat16 else torch.float32
     if in_bfloat16 and quick_dtype(device) is not torch.bfloat16:
-        log.warning("engine.bfloat16_is_slow", reason="this processor has no instructions for it: float32 is faster")
+        log.warning(
+            "engine.bfloat16_is_slow",
+            reason="this processor is not known to have instructions for it: float32 may be faster",
+        )
     source = model_source(settings)
     log.info("engine.loading", base_model=source, device=str(device))
     networks = load_networks(source, device=device, dtype=dtype)

@@ -4,7 +4,7 @@ import numpy as np
 
 from hyperdreambooth.portraits.arrays import Array
 from hyperdreambooth.portraits.context import Context, Glasses, HatKind
-from hyperdreambooth.portraits.hair import SKULL_CENTRE, SKULL_RADII, thickness
+from hyperdreambooth.portraits.hair import around_head, hat_edge, thickness
 from hyperdreambooth.portraits.head import Head, Part
 from hyperdreambooth.portraits.identity import Identity
 from hyperdreambooth.portraits.surface import Patch, sheet, shell
@@ -14,6 +14,8 @@ LENS_CENTRE = (0.5, -0.03)  # of the person's left eye; the other is its mirror 
 IN_FRONT = 0.05  # of the bridge of the nose: glasses rest on it
 EAR: Place = (1.38, 0.1, -1.1)  # where a temple ends
 HAT_LIFT = 0.07  # off the hair
+AXIS = -1.08  # z of the line, from neck to crown, that angles round the head are about
+EDGE_ABOVE = 0.06  # a brim is sewn on a little above the crown's edge
 VISOR_ANGLE = 1.0  # to either side
 DEPTHS = {HatKind.CAP: 0.85, HatKind.SUN_HAT: 0.75}  # of visor and brim
 TUCKED = -0.15  # how much of a brim is under the crown
@@ -26,30 +28,23 @@ def accessory_patches(head: Head, identity: Identity, context: Context, vertices
     if context.glasses:
         patches += _glasses(head, context.glasses, vertices)
     if context.hat:
-        patches.append(_crown(head, identity, vertices, normals))
+        crown = _crown(head, identity, vertices, normals)
+        patches.append(shell(head, crown, normals, chosen=_is_high(head), part=Part.HAT, grows=_covered))
         if context.hat.kind is not HatKind.BEANIE:
-            patches.append(_brim(head, vertices, context.hat.kind))
+            patches.append(_brim(head, crown, context.hat.kind))
     return patches
-
-
-def under_hat(canonical: Array) -> Array:
-    """Is this place covered by whatever hat? A little above its edge, so that no skin shows between hat and hair."""
-    return np.asarray(canonical[:, 1] > hat_edge(canonical[:, 2]) + 0.04)
-
-
-def hat_edge(z: Array) -> Array:
-    """Canonical height of the hat's lower edge: higher over the forehead than at the back."""
-    return np.asarray(0.72 + 0.12 * z)
 
 
 def _glasses(head: Head, glasses: Glasses, vertices: Array) -> list[Patch]:
     """Two rings, the bridge between them, and the temples that run back to the ears."""
+    ear = around_head(np.array(EAR), head, vertices)
     left, right = head.eyes(vertices)
     middle = (left + right) / 2
     x, y, z = head.canonical.T
     nose = (np.abs(x) < 0.12) & (np.abs(y) < 0.15) & (z > 0)
     front = float(vertices[nose, 2].max() - middle[2]) / head.eye_distance + IN_FRONT
     spread = np.array([np.linalg.norm(left - right) / head.eye_distance, 1, 1])
+    ear_x = float(ear[0] - middle[0]) / head.eye_distance / spread[0]
     half, inner, outer = glasses.thickness / 2, 0.5 - glasses.width, 0.5 + glasses.width
 
     def placed(canonical: Array, normal: tuple[float, float, float]) -> Patch:
@@ -59,7 +54,7 @@ def _glasses(head: Head, glasses: Glasses, vertices: Array) -> list[Patch]:
     patches = [placed(_strip((-inner, 0.03, front), (inner, 0.03, front), half), (0, 0.1, 1))]
     for side in (-1, 1):
         patches.append(placed(_ring(glasses, side, front), (0, 0.1, 1)))
-        patches.append(placed(_strip((side * outer, 0.08, front), (side * EAR[0], *EAR[1:]), half), (side, 0.1, 0.2)))
+        patches.append(placed(_strip((side * outer, 0.08, front), (side * ear_x, *EAR[1:]), half), (side, 0.1, 0.2)))
     return patches
 
 
@@ -83,28 +78,37 @@ def _strip(start: Place, end: Place, half: float) -> Array:
     return np.stack([along - up, along + up])
 
 
-def _crown(head: Head, identity: Identity, vertices: Array, normals: Array) -> Patch:
-    """The hat's cloth lies on the hair."""
-    heights = head.canonical[head.quads][..., 1]
-    chosen = (head.part == Part.BODY) & (heights.max(1) > 0.2)
-    lift = np.maximum(thickness(identity, head.canonical), 0.05) + HAT_LIFT
-    lifted = vertices + normals * (lift * head.eye_distance)[:, None]
-    return shell(head, lifted, normals, chosen=chosen, part=Part.HAT, grows=_covered)
+def _is_high(head: Head) -> Array:
+    """Quads that a hat may lie on."""
+    return np.asarray((head.part == Part.BODY) & (head.canonical[head.quads][..., 1].max(1) > 0.2))
+
+
+def _crown(head: Head, identity: Identity, vertices: Array, normals: Array) -> Array:
+    """Where the hat's cloth would be over each vertex: it lies on the hair, if there is any."""
+    hair = 0.0 if identity.hair.bald else np.maximum(thickness(identity, head.canonical), 0.05)
+    return np.asarray(vertices + normals * ((hair + HAT_LIFT) * np.ones(len(vertices)) * head.eye_distance)[:, None])
 
 
 def _covered(canonical: Array, ears: Array) -> Array:
     return np.asarray(canonical[:, 1] > hat_edge(canonical[:, 2]))
 
 
-def _brim(head: Head, vertices: Array, kind: HatKind) -> Patch:
-    """A cap's visor over the forehead; all round the head for a sun hat. It slopes down."""
+def _brim(head: Head, crown: Array, kind: HatKind) -> Patch:
+    """A cap's visor over the forehead; all round the head for a sun hat. From the crown's edge it slopes down."""
     widest = VISOR_ANGLE if kind is HatKind.CAP else np.pi
     angle, out = np.meshgrid(np.linspace(-widest, widest, 49), np.linspace(TUCKED, 1, 8))
-    depths = DEPTHS[kind] * out * (np.cos(angle / widest * 1.3) if kind is HatKind.CAP else 1)
-    x = np.sin(angle) * (SKULL_RADII[0] + depths)
-    z = SKULL_CENTRE[2] + np.cos(angle) * (SKULL_RADII[2] + depths)
-    y = hat_edge(SKULL_CENTRE[2] + np.cos(angle) * SKULL_RADII[2]) + 0.04 - SLOPES[kind] * depths
-    canonical = np.stack([x, y, z], -1)
+    depth = DEPTHS[kind] * out * (np.cos(angle / widest * 1.3) if kind is HatKind.CAP else 1)
+    outwards = np.stack([np.sin(angle), np.full_like(angle, -SLOPES[kind]), np.cos(angle)], -1) * depth[..., None]
     normals = np.stack([np.sin(angle) * 0.3, np.ones_like(angle), 0.3 * np.cos(angle)], -1)
-    middle = np.add(*head.eyes(vertices)) / 2
-    return sheet(middle + canonical * head.eye_distance, canonical, normals, part=Part.HAT)
+    points = _edge(head, crown, angle[0]) + outwards * head.eye_distance
+    return sheet(points, _edge(head, head.canonical, angle[0]) + outwards, normals, part=Part.HAT)
+
+
+def _edge(head: Head, places: Array, angle: Array) -> Array:
+    """`places` of the vertices at the hat's edge, at these angles round the head (0: the forehead). [angles, 3]"""
+    x, y, z = head.canonical.T
+    near = np.flatnonzero((np.abs(y - hat_edge(z) - EDGE_ABOVE) < 0.1) & (np.abs(x) < 1.3))
+    turn = angle[:, None] - np.arctan2(x[near], z[near] - AXIS)
+    turn = np.arctan2(np.sin(turn), np.cos(turn))  # -pi..pi
+    weights = np.exp(-((turn / 0.2) ** 2))  # vertices are few, and in rows of different heights
+    return np.asarray(weights / weights.sum(1, keepdims=True) @ places[near])

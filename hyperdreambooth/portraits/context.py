@@ -46,7 +46,7 @@ class Glasses:
 
 @dataclass(frozen=True, kw_only=True)
 class Hat:
-    """It hides the hair above the ears."""
+    """It hides the hair under it, a fringe, and buns on top of the head."""
 
     kind: HatKind
     colour_name: str

@@ -1,6 +1,6 @@
 """Hair: a shell lifted off the scalp, and for long hair a curtain behind the face, or buns."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,10 +11,9 @@ from hyperdreambooth.portraits.noise import value_noise
 from hyperdreambooth.portraits.surface import Grows, Patch, sheet, shell
 
 CURTAIN_COLUMNS, CURTAIN_ROWS = 48, 40
-SKULL_CENTRE, SKULL_RADII = (0.0, 0.7, -1.08), (1.2, 1.26, 1.52)  # of the ellipsoid that the mean head nearly is
 BUN_RADIUS = 0.46
 FRINGE_SEED = 5
-ONE_BUN, TWO_BUNS = ((1.12, -0.95, -1.5),), ((-0.98, 1.42, -0.8), (0.98, 1.42, -0.8))
+ONE_BUN, TWO_BUNS = ((1.25, -0.95, -1.4),), ((-0.98, 1.42, -0.8), (0.98, 1.42, -0.8))
 
 
 def hairline(hair: Hair, x: Array) -> Array:
@@ -34,22 +33,29 @@ def on_scalp(hair: Hair, canonical: Array, ears: Array) -> Array:
     return np.asarray(grows & (y < 1.0) if hair.bald else grows)
 
 
-def hair_patches(
-    head: Head, identity: Identity, vertices: Array, normals: Array, *, hidden: Callable[[Array], Array] | None = None
-) -> list[Patch]:
+def hair_patches(head: Head, identity: Identity, vertices: Array, normals: Array, *, hat: bool = False) -> list[Patch]:
     """What grows on this person: always a shell, and if it is long a curtain or buns; but for what a hat hides."""
-    hair = identity.hair
+    hair = replace(identity.hair, fringe=0) if hat else identity.hair
 
     def grows(canonical: Array, ears: Array) -> Array:
         shown = on_scalp(hair, canonical, ears)
-        return shown if hidden is None else shown & ~hidden(canonical)
+        return shown & ~under_hat(canonical) if hat else shown
 
     patches = [_shell(head, identity, vertices, normals, grows)]
     if hair.hangs and not hair.buns:
         patches.append(_curtain(head, identity, vertices))
-    elif hair.buns == 1 or (hair.buns and hidden is None):
-        patches += [_bun(head, vertices, place) for place in (ONE_BUN if hair.buns == 1 else TWO_BUNS)]
-    return patches
+    buns = {0: (), 1: ONE_BUN, 2: () if hat else TWO_BUNS}[hair.buns]
+    return [*patches, *(_bun(head, vertices, place) for place in buns)]
+
+
+def under_hat(canonical: Array) -> Array:
+    """Is this place covered by whatever hat? A little above its edge, so that no skin shows between hat and hair."""
+    return np.asarray(canonical[:, 1] > hat_edge(canonical[:, 2]) + 0.04)
+
+
+def hat_edge(z: Array) -> Array:
+    """Canonical height of a hat's lower edge: higher over the forehead than at the back."""
+    return np.asarray(0.72 + 0.12 * z)
 
 
 def _back(canonical: Array) -> Array:
@@ -84,7 +90,7 @@ def _curtain(head: Head, identity: Identity, vertices: Array) -> Patch:
     z = -0.95 - np.cos(angle) * (1.25 + hair.volume * 0.5) * 0.85 * wave
     canonical = np.stack([x, y, z], -1).astype(np.float32)
     normals = np.stack([np.sin(angle), np.full_like(angle, 0.15), 0.75 - np.cos(angle)], -1)
-    return sheet(_placed(canonical, head, vertices), canonical, normals, part=Part.HAIR)
+    return sheet(around_head(canonical, head, vertices), canonical, normals, part=Part.HAIR)
 
 
 def _bun(head: Head, vertices: Array, place: tuple[float, float, float]) -> Patch:
@@ -92,11 +98,11 @@ def _bun(head: Head, vertices: Array, place: tuple[float, float, float]) -> Patc
     around, up = np.meshgrid(np.linspace(-np.pi, np.pi, 25), np.linspace(-np.pi / 2, np.pi / 2, 13))
     normals = np.stack([np.cos(up) * np.sin(around), np.sin(up), np.cos(up) * np.cos(around)], -1)
     canonical = np.array(place) + BUN_RADIUS * normals
-    return sheet(_placed(canonical, head, vertices), canonical, normals, part=Part.HAIR)
+    return sheet(around_head(canonical, head, vertices), canonical, normals, part=Part.HAIR)
 
 
-def _placed(canonical: Array, head: Head, vertices: Array) -> Array:
-    """Canonical places round this person's head: a broad head has a broad curtain."""
+def around_head(canonical: Array, head: Head, vertices: Array) -> Array:
+    """Canonical places [..., 3] round this person's head: a broad head has a broad curtain."""
     left, right = head.eyes(vertices)
     width = np.array([_width(vertices, head) / _width(head.mean, head), 1, 1])
     return np.asarray((left + right) / 2 + canonical * head.eye_distance * width)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperdreambooth.portraits.accessories import accessory_patches, under_hat
+from hyperdreambooth.portraits.accessories import accessory_patches
 from hyperdreambooth.portraits.albedo import albedo, is_clothes
 from hyperdreambooth.portraits.arrays import Array
 from hyperdreambooth.portraits.buffer import GBuffer, lookup
@@ -44,7 +44,7 @@ def render(head: Head, identity: Identity, context: Context, *, size: int) -> Re
         context, between_eyes=(left + right) / 2, eye_distance=head.eye_distance, pixels=size * OVERSAMPLING
     )
     skin = skin_patch(head, vertices, normals, mouth_open=context.mouth_open > MOUTH_OPEN)
-    hair = hair_patches(head, identity, vertices, normals, hidden=under_hat if context.hat else None)
+    hair = hair_patches(head, identity, vertices, normals, hat=context.hat is not None)
     worn = accessory_patches(head, identity, context, vertices, normals)
     points = GBuffer.draw([skin, *hair, *worn], camera, head)
     picture = _backdrop(context, camera.pixels)

@@ -84,12 +84,14 @@ def main(config: FitPeopleConfig) -> None:
 
 
 def fitted_folder(config: WorkConfig) -> Path:
-    """Named after what the weights depend on: base model, aux matrices, target layers, and how they are finetuned."""
+    """Named after what the weights depend on: base model, aux matrices, target layers, dtype, settings."""
     folder = config.folder / config.base
     base_model = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     learned, wishes = load_learned(folder), load_personalize_config(folder)
     settings = to_json(wishes.lidb), to_json(wishes.finetune_from_start)
-    parts = " ".join([base_model.weights_hash, learned.sha256 if learned else "", *settings])
+    parts = " ".join(
+        [base_model.weights_hash, learned.sha256 if learned else "", *settings, str(quick_dtype(config.device))]
+    )
     return config.folder / f"fitted-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 

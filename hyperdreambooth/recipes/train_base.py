@@ -43,7 +43,7 @@ from hyperdreambooth.recipes.architecture import (
 )
 from hyperdreambooth.recipes.checkpoints import Checkpoint
 from hyperdreambooth.recipes.parallel import Gradients
-from hyperdreambooth.recipes.pictures import STYLES, load_pictures, varied_context, varied_person
+from hyperdreambooth.recipes.pictures import PICTURES, STYLES, load_pictures, varied_context, varied_person
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
@@ -134,7 +134,7 @@ def stored_tokenizer(captions: list[list[str]], folder: Path) -> CLIPTokenizer:
 
 def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
     """Latents of all pictures, in their order. [n, c, h, w]"""
-    path = config.folder / "latents.npy"
+    path = config.folder / PICTURES / "latents.npy"
     if not path.exists():
         pictures, _ = load_pictures(config.pictures)
         say(f"base  encoding {len(pictures)} pictures")
@@ -155,7 +155,7 @@ def _encode(vae: Network, pictures: Tensor, config: BaseConfig) -> Tensor:
 
 def cached_captions(config: BaseConfig) -> list[list[str]]:
     """Several captions for every picture, in the order of `load_pictures`, without drawing anything."""
-    path = config.folder / "captions.json"
+    path = config.folder / PICTURES / "captions.json"
     if not path.exists():
         head = Head.load(cache=config.folder / "cache")
         _, records = load_pictures(config.pictures)

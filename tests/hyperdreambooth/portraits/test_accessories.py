@@ -20,8 +20,8 @@ from hyperdreambooth.portraits.context import (
     with_accessories,
 )
 from hyperdreambooth.portraits.head import Head
-from hyperdreambooth.portraits.identity import Identity
-from hyperdreambooth.portraits.render import ACCESSORY, EYES_AND_TEETH, HAIR, OVERSAMPLING, render
+from hyperdreambooth.portraits.identity import Identity, make_identity
+from hyperdreambooth.portraits.render import ACCESSORY, EYES_AND_TEETH, HAIR, OVERSAMPLING, SKIN, render
 
 SIZE = 64
 PIXELS = SIZE * OVERSAMPLING
@@ -65,6 +65,16 @@ def test_kinds_of_hats_differ(head: Head, somebody: Identity) -> None:
     assert lowest[0] > lowest[1]  # the visor
     widths = [np.ptp(np.nonzero(worn.any(0))[0]) for worn in (cap, beanie, sun_hat)]
     assert widths[2] > 1.15 * max(widths[:2])
+
+
+@pytest.mark.parametrize("kind", [HatKind.CAP, HatKind.SUN_HAT])
+def test_a_brim_is_sewn_to_the_crown(head: Head, kind: HatKind) -> None:
+    """No skin between the uppermost and the lowest pixel of a hat, in the middle of the face."""
+    for seed in range(1_000_100, 1_000_112):
+        rendered = render(head, make_identity(seed, slider_count=len(head.sliders)), with_hat(kind), size=SIZE)
+        for column in range(PIXELS * 7 // 16, PIXELS * 9 // 16):
+            rows = np.nonzero(rendered.regions[:, column] == ACCESSORY)[0]
+            assert (rendered.regions[rows.min() : rows.max(), column] != SKIN).all(), (seed, column)
 
 
 @pytest.mark.parametrize("context", [Context(glasses=GLASSES), *(with_hat(kind) for kind in HatKind)])

@@ -36,6 +36,7 @@ def test_a_description_names_gender_age_and_hair(somebody: Identity) -> None:
     assert describe(woman) == "an old woman with long black hair"
     man = replace(somebody, gender=0.9, age=0.5, hair=replace(black_and_long, bald=True))
     assert describe(man) == "a bald man"
+    assert describe(man, hat=True) == "a man"  # nobody can see it
 
 
 def test_each_named_colour_is_its_own_nearest() -> None:
@@ -77,6 +78,12 @@ def test_hairstyles_and_accessories_are_mentioned_where_they_show(somebody: Iden
         assert words not in bare
         assert words in worn
     assert "curls" in worn
+    assert "with tied-back" in bare
+    assert "a long" not in bare
+    aside = replace(styled, hair=replace(styled.hair, buns=1))
+    rng = np.random.default_rng(0)
+    turned = [[random_caption(aside, Context(yaw=yaw), Style.PHOTO, rng) for _ in range(200)] for yaw in (0, 15)]
+    assert ["a bun" in " ".join(captions) for captions in turned] == [True, False]
     grey = said(Context(hat=cap), Style.BLACK_AND_WHITE)
     assert "a cap" in grey
     assert "orange" not in grey
