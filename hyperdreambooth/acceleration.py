@@ -1,9 +1,11 @@
-"""What may be faster than running the networks as they are: plain attention on a CPU, compiled blocks on a GPU.
+"""What may be faster than the networks as they are: bfloat16, plain attention on a CPU, compiled blocks on a GPU.
 
 Subjects are still switched for free: compilation sees the deltas' hooks as part of the graph and their factors as its
 inputs, so another subject, and other merged weights, run what is compiled already. A new graph is made for other
 shapes and ranks only.
 """
+
+from collections.abc import Mapping
 
 import torch
 
@@ -12,6 +14,7 @@ from hyperdreambooth.diffusion import BaseModel
 
 # One block's code serves all places of the UNet: three widths, with and without deltas, gradients and stored prompts.
 GRAPHS_OF_A_BLOCK = 64
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # as torch calls them on x86, and on ARM
 
 
 def compile_blocks(base_model: BaseModel, *, backend: str = "inductor") -> None:
@@ -35,3 +38,20 @@ def choose_attention(base_model: BaseModel) -> None:
     """
     if base_model.device.type == "cpu" and base_model.dtype == torch.bfloat16:
         torch.backends.cuda.enable_flash_sdp(enabled=False)  # despite its name, the CPU's fused kernel too
+
+
+def quick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU, and on a CPU that multiplies in it; else float32.
+
+    A CPU without such instructions takes up to 14 times as long in bfloat16 as in float32, one with them half as long
+    (docs/experiments.md). What an older torch can't tell is taken for a no.
+    """
+    if device.type != "cpu":
+        return torch.bfloat16
+    able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if any(able.get(name) for name in BFLOAT16_INSTRUCTIONS) else torch.float32
+
+
+def quick_products(device: torch.device) -> torch.autocast:
+    """Within it, products are in the quick dtype; weights stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=quick_dtype(device) is torch.bfloat16)

@@ -18,7 +18,7 @@ from PIL import Image
 from core.lifecycle import Phase
 from core.schemas import Method, Verdict
 from core.settings import Acceleration, Settings
-from hyperdreambooth.acceleration import choose_attention, compile_blocks
+from hyperdreambooth.acceleration import choose_attention, compile_blocks, quick_dtype
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.batch_size import find_batch_size
 from hyperdreambooth.config import SampleConfig
@@ -195,6 +195,11 @@ def load_engine(settings: Settings) -> Engine:
     # bfloat16 has float32's range: nothing overflows, and what is trained stays in float32.
     in_bfloat16 = device.type == "cuda" or settings.acceleration is Acceleration.BFLOAT16
     dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+    if in_bfloat16 and quick_dtype(device) is not torch.bfloat16:
+        log.warning(
+            "engine.bfloat16_is_slow",
+            reason="this processor is not known to have instructions for it: float32 may be faster",
+        )
     source = model_source(settings)
     log.info("engine.loading", base_model=source, device=str(device))
     networks = load_networks(source, device=device, dtype=dtype)

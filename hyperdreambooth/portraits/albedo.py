@@ -27,6 +27,11 @@ def albedo(head: Head, identity: Identity, context: Context, points: GBuffer) ->
     colour[points.part == Part.TEETH] = TEETH_COLOUR
     hair = points.part == Part.HAIR
     colour[hair] = _strands(identity, points.canonical[hair])
+    if context.glasses:
+        colour[points.part == Part.GLASSES] = context.glasses.frame
+    if context.hat:
+        cloth = points.part == Part.HAT
+        colour[cloth] = np.array(context.hat.colour, np.float32) * _mottle(identity, points.canonical[cloth], 0.15)
     clothes = is_clothes(points)
     colour[clothes] = np.array(context.clothes, np.float32) * _mottle(identity, points.canonical[clothes], 0.08)
     return colour
@@ -132,4 +137,6 @@ def _strands(identity: Identity, canonical: Array) -> Array:
     x, y, z = canonical.T
     around = np.arctan2(x, z + 0.9) * 9
     strands = value_noise(around, y * (1 + 2 * identity.hair.curl), seed=identity.seed % 71, frequency=2.2) - 0.5
+    if identity.hair.ringlets:
+        strands = 3 * (value_noise(around / 4, y, seed=identity.seed % 71, frequency=6) - 0.5)
     return np.asarray(identity.hair.colour * (1 + 0.45 * strands[:, None]), np.float32)

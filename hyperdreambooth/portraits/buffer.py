@@ -11,9 +11,7 @@ import numpy as np
 
 from hyperdreambooth.portraits.arrays import Array, unit
 from hyperdreambooth.portraits.camera import Camera
-from hyperdreambooth.portraits.hair import on_scalp
 from hyperdreambooth.portraits.head import Head
-from hyperdreambooth.portraits.identity import Hair
 from hyperdreambooth.portraits.surface import CANONICAL, NORMAL, TEXTURE, Patch, facing
 
 DENSITIES = np.array([2, 3, 5, 9, 14])  # points along each side of a quad ...
@@ -33,10 +31,10 @@ class GBuffer:
     part: Array  # [hits]
 
     @classmethod
-    def draw(cls, patches: list[Patch], camera: Camera, head: Head, hair: Hair) -> Self:
+    def draw(cls, patches: list[Patch], camera: Camera, head: Head) -> Self:
         screens, attributes, parts = [], [], []
         for patch in patches:
-            screen, attribute, part = _cover(facing(patch, camera.rotation), camera, head, hair)
+            screen, attribute, part = _cover(facing(patch, camera.rotation), camera, head)
             screens.append(screen)
             attributes.append(attribute)
             parts.append(part)
@@ -60,7 +58,7 @@ def lookup(mask: Array, texture: Array) -> Array:
     return np.asarray(mask[row, column])
 
 
-def _cover(patch: Patch, camera: Camera, head: Head, hair: Hair) -> tuple[Array, Array, Array]:
+def _cover(patch: Patch, camera: Camera, head: Head) -> tuple[Array, Array, Array]:
     """Points on the quads of a patch: screen [n, 3], attributes [n, 8], part [n]."""
     flat = patch.points.reshape(-1, 3)
     corners = camera.project(flat, patch.attributes[..., CANONICAL].reshape(-1, 3)).reshape(-1, 4, 3)
@@ -73,9 +71,9 @@ def _cover(patch: Patch, camera: Camera, head: Head, hair: Hair) -> tuple[Array,
         points.append((_weights(int(count)) @ values[chosen]).reshape(-1, values.shape[-1]))
         parts.append(np.repeat(patch.part[chosen], count * count))
     point, part = np.concatenate(points), np.concatenate(parts)
-    if patch.clip_to_scalp:
+    if patch.grows is not None:
         ears = lookup(head.masks["ears"], point[:, 3:][:, TEXTURE])
-        grows = on_scalp(hair, point[:, 3:][:, CANONICAL], ears)
+        grows = patch.grows(point[:, 3:][:, CANONICAL], ears)
         point, part = point[grows], part[grows]
     return point[:, :3], point[:, 3:], part
 

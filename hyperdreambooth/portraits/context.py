@@ -1,6 +1,7 @@
-"""What may differ between two pictures of one person: pose, light, expression, clothes and background."""
+"""What may differ between two pictures of one person: pose, light, expression, clothes, background, what is worn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,36 @@ COLOURS: Final[dict[str, Colour]] = {
     "pink": (222, 146, 164),
 }
 COLOUR_JITTER = 10.0  # standard deviation, 0..255
+FRAMES: Final[tuple[Colour, ...]] = ((30, 28, 30), (74, 46, 30), (120, 36, 40), (168, 150, 96), (150, 152, 158))
+GLASSES_SHARE, HAT_SHARE = 0.15, 0.12
+
+
+class HatKind(StrEnum):
+    """The words by which captions call them."""
+
+    CAP = "cap"
+    BEANIE = "beanie"
+    SUN_HAT = "sun hat"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glasses:
+    """Lengths in distances of the eyes; width and height are from a lens's middle to its rim."""
+
+    frame: Colour
+    width: float
+    height: float
+    squareness: float  # exponent of a superellipse: 2 is round
+    thickness: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hat:
+    """It hides the hair under it, a fringe, and buns on top of the head."""
+
+    kind: HatKind
+    colour_name: str
+    colour: Colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +73,8 @@ class Context:
     clothes: Colour = COLOURS["blue"]
     zoom: float = 1.4
     shift: tuple[float, float] = (0, 0)
+    glasses: Glasses | None = None
+    hat: Hat | None = None
 
 
 def random_context(rng: np.random.Generator, *, pose_degrees: float = 9.0) -> Context:
@@ -67,6 +100,29 @@ def random_context(rng: np.random.Generator, *, pose_degrees: float = 9.0) -> Co
         zoom=float(rng.normal(1.4, 0.035)),
         shift=(float(rng.normal(0, 0.012)), float(rng.normal(0, 0.01))),
     )
+
+
+def with_accessories(context: Context, rng: np.random.Generator) -> Context:
+    """The same picture, sometimes with glasses or a hat."""
+    glasses = _glasses(rng) if rng.random() < GLASSES_SHARE else None
+    hat = _hat(rng) if rng.random() < HAT_SHARE else None
+    return replace(context, glasses=glasses, hat=hat)
+
+
+def _glasses(rng: np.random.Generator) -> Glasses:
+    return Glasses(
+        frame=FRAMES[rng.integers(len(FRAMES))],
+        width=float(rng.uniform(0.33, 0.42)),
+        height=float(rng.uniform(0.24, 0.36)),
+        squareness=float(rng.choice([2, 3, 5])),
+        thickness=float(rng.uniform(0.06, 0.1)),
+    )
+
+
+def _hat(rng: np.random.Generator) -> Hat:
+    colour_name, colour = _colour(rng)
+    kind = list(HatKind)[rng.integers(len(HatKind))]
+    return Hat(kind=kind, colour_name=colour_name, colour=colour)
 
 
 def _colour(rng: np.random.Generator) -> tuple[str, Colour]:

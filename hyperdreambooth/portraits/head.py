@@ -41,6 +41,8 @@ class Part(IntEnum):
     RIGHT_EYE = 2
     TEETH = 3
     HAIR = 4
+    GLASSES = 5
+    HAT = 6
 
 
 @dataclass(frozen=True)

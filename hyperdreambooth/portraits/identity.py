@@ -1,6 +1,6 @@
 """Who a rendered person is: about 130 numbers drawn from a seed. Everything else about a picture is context."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from hyperdreambooth.portraits.arrays import Array
 
 FIRST_HELD_OUT_SEED = 1_000_000  # people from here on are never trained on: they are for judging
 SHAPE_SPREAD = 0.33  # standard deviation of a slider
+LONG = 0.3  # length from which hair hangs down
+HAIRSTYLES = (0, 4)  # of a person's streams of random numbers; [seed, view] are those of contexts
 
 SKIN_TONES = np.array(
     [[255, 224, 200], [241, 194, 156], [222, 171, 127], [198, 134, 90], [150, 98, 62], [104, 66, 42], [70, 44, 30]],
@@ -50,10 +52,18 @@ class Hair:
 
     colour: Array
     line: float  # how high it starts above the forehead
-    length: float  # above 0.3 it hangs down as a curtain
+    length: float
     volume: float
     curl: float
     bald: bool
+    ringlets: bool = False  # curls that show
+    fringe: float = 0  # how far it comes down from the hairline; 0: none
+    buns: int = 0  # one beside the neck or two on the head: the rest of long hair is tied back
+
+    @property
+    def hangs(self) -> bool:
+        """Is there hair to hang down, or to be tied?"""
+        return self.length > LONG and not self.bald
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,23 @@ def make_identity(seed: int, *, slider_count: int) -> Identity:
         freckles=float(rng.random() < 0.2) * rng.uniform(0.3, 1),
         moles=rng.uniform([-0.75, -1.1], [0.75, 0.5], (int(rng.integers(0, 3)), 2)),
     )
+
+
+def with_hairstyle(identity: Identity) -> Identity:
+    """The same person with hair that is done in some way: ringlets, a fringe, a bun or two. `make_identity` knows none.
+
+    A stream of its own, so that whoever was drawn before stays who they are.
+    """
+    hair, rng = identity.hair, np.random.default_rng([identity.seed, *HAIRSTYLES])
+    ringlets, fringe = rng.random() < 0.8, rng.random() < (0.2 if identity.is_man else 0.4)
+    depth, buns = float(rng.uniform(0.3, 0.5)), int(rng.choice([0, 1, 2], p=[0.72, 0.14, 0.14]))
+    style = replace(
+        hair,
+        ringlets=bool(hair.curl == 1 and ringlets and not hair.bald),
+        fringe=depth if fringe and not hair.bald else 0,
+        buns=buns if hair.hangs else 0,
+    )
+    return replace(identity, hair=style)
 
 
 def _clipped_normal(rng: np.random.Generator, mean: float, deviation: float) -> float:

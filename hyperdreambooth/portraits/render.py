@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyperdreambooth.portraits.accessories import accessory_patches
 from hyperdreambooth.portraits.albedo import albedo, is_clothes
 from hyperdreambooth.portraits.arrays import Array
 from hyperdreambooth.portraits.buffer import GBuffer, lookup
@@ -21,7 +22,7 @@ from hyperdreambooth.portraits.surface import skin_patch, vertex_normals
 
 OVERSAMPLING = 2  # pixels of the render along each pixel of the picture
 MOUTH_OPEN = 0.05  # from here on teeth can show
-BACKDROP, SKIN, EYES_AND_TEETH, HAIR, CLOTHES = range(5)
+BACKDROP, SKIN, EYES_AND_TEETH, HAIR, CLOTHES, ACCESSORY = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,9 @@ def render(head: Head, identity: Identity, context: Context, *, size: int) -> Re
         context, between_eyes=(left + right) / 2, eye_distance=head.eye_distance, pixels=size * OVERSAMPLING
     )
     skin = skin_patch(head, vertices, normals, mouth_open=context.mouth_open > MOUTH_OPEN)
-    patches = [skin, *hair_patches(head, identity, vertices, normals)]
-    points = GBuffer.draw(patches, camera, head, identity.hair)
+    hair = hair_patches(head, identity, vertices, normals, hat=context.hat is not None)
+    worn = accessory_patches(head, identity, context, vertices, normals)
+    points = GBuffer.draw([skin, *hair, *worn], camera, head)
     picture = _backdrop(context, camera.pixels)
     picture[points.hit] = shade(points, albedo(head, identity, context, points), context)
     return Render(
@@ -66,6 +68,7 @@ def _region(points: GBuffer) -> Array:
     regions = np.full(len(points.part), SKIN, np.uint8)
     regions[is_clothes(points)] = CLOTHES
     regions[points.part == Part.HAIR] = HAIR
+    regions[np.isin(points.part, (Part.GLASSES, Part.HAT))] = ACCESSORY
     regions[np.isin(points.part, (Part.LEFT_EYE, Part.RIGHT_EYE, Part.TEETH))] = EYES_AND_TEETH
     return regions
 

@@ -99,7 +99,7 @@ def photo_hits(networks: Networks, judges: Judges, config: EvaluateConfig) -> fl
 def style_accuracy(networks: Networks, head: Head, config: EvaluateConfig) -> float:
     """A probe fitted on renders names the style of generated pictures."""
     pictures = PicturesConfig(other_styles=len(Style) - 1, views=1)
-    rendered = [row for seed in range(config.probe_people) for row in render_person(head, seed, pictures)]
+    rendered = [row for seed in range(config.probe_people) for row in render_person(head, seed, pictures, plain=True)]
     probe = StyleProbe.fit(np.stack([picture for picture, _ in rendered]), np.array([r[2] for _, r in rendered]))
     prompts = [STYLE_PHRASES[style][0].format("a person") for style in Style for _ in range(config.styled)]
     drawn = sample(networks.base_model, prompts, seeds=range(len(prompts)), config=networks.config.sample)

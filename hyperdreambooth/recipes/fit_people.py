@@ -1,7 +1,7 @@
 """Fit weights to many people: `python -m hyperdreambooth.recipes.fit_people`, for the hypernetwork to learn from.
 
 A few steps of finetuning on the first photo of each and its mirror image, everybody from one start and with one noise
-(`training/fit.py` says why), in bfloat16. Resumable: a block of people is one file, written once.
+(`training/fit.py` says why), in the quick dtype. Resumable: a block of people is one file, written once.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hyperdreambooth.acceleration import choose_attention
+from hyperdreambooth.acceleration import choose_attention, quick_dtype
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.basis import load_learned
@@ -84,12 +84,14 @@ def main(config: FitPeopleConfig) -> None:
 
 
 def fitted_folder(config: WorkConfig) -> Path:
-    """Named after what the weights depend on: base model, aux matrices, target layers, and how they are finetuned."""
+    """Named after what the weights depend on: base model, aux matrices, target layers, dtype, settings."""
     folder = config.folder / config.base
     base_model = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     learned, wishes = load_learned(folder), load_personalize_config(folder)
     settings = to_json(wishes.lidb), to_json(wishes.finetune_from_start)
-    parts = " ".join([base_model.weights_hash, learned.sha256 if learned else "", *settings])
+    parts = " ".join(
+        [base_model.weights_hash, learned.sha256 if learned else "", *settings, str(quick_dtype(config.device))]
+    )
     return config.folder / f"fitted-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
@@ -105,7 +107,7 @@ def fit_block(config: FitPeopleConfig, first: int) -> None:
     folder = config.folder / config.base
     exact = load_base_model(str(folder), device=config.device, dtype=torch.float32)
     latents = first_photo_latents(config, exact, first)
-    quick = load_base_model(str(folder), device=config.device, dtype=torch.bfloat16)
+    quick = load_base_model(str(folder), device=config.device, dtype=quick_dtype(config.device))
     choose_attention(quick)
     basis = aux_basis(quick, load_personalize_config(folder).lidb, load_learned(folder))
     fitted = [flatten(fit(quick, basis, config, batch.to(quick.dtype))) for batch in torch.split(latents, BATCH)]

@@ -17,7 +17,7 @@ from hyperdreambooth.diffusion import load_base_model, tokenize
 from hyperdreambooth.learned_basis import GradientMoments
 from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.fit_people import HELD_OUT
-from hyperdreambooth.recipes.pictures import STYLES, load_pictures
+from hyperdreambooth.recipes.pictures import PICTURES, STYLES, load_pictures
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.recipes.stage import WorkConfig
 
@@ -65,7 +65,7 @@ def photo_latents(config: LearnBasisConfig) -> Tensor:
     people, views, styles = records.T
     order = np.lexsort((views, people))
     photos = order[styles[order] == STYLES.index(Style.PHOTO)]
-    latents = np.load(config.folder / "latents.npy")[photos].astype(np.float32)
+    latents = np.load(config.folder / PICTURES / "latents.npy")[photos].astype(np.float32)
     return torch.from_numpy(latents.reshape(len(np.unique(people)), -1, *latents.shape[1:]))
 
 

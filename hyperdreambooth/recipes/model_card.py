@@ -25,8 +25,8 @@ repository. Identities from seed 1 000 000 on were never trained on; the figures
 ## What it can do
 
 Styles: photo, pencil sketch, cartoon, oil painting, watercolor, pixel art, black and white, pop art. Words for age,
-gender, hair, beard, moustache, freckles, a smile, and the colours of clothes and background. `[V] face` is the
-person it is personalised to.
+gender, hair, a fringe, buns, curls, beard, moustache, freckles, a smile, glasses, a cap, a beanie, a sun hat, and the
+colours of clothes and background. `[V] face` is the person it is personalised to.
 
 ## What it can't do
 
@@ -37,8 +37,7 @@ person it is personalised to.
   and much of the photo's own pose with them: the benchmark `quality` has the figures, with two face judges.
 - Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
   person's.
-- Its people are as varied as its renderer makes them, and no more: no glasses, no hats, hair that is a cap or a
-  curtain, and no child.
+- Its people are as varied as its renderer makes them, and no more: no child, no scarf, no hair that is done otherwise.
 
 ## Figures
 

@@ -13,7 +13,7 @@ from hyperdreambooth.portraits.captions import random_caption
 from hyperdreambooth.portraits.head import Head
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
-from hyperdreambooth.recipes.pictures import person, view_context
+from hyperdreambooth.recipes.pictures import varied_context, varied_person
 from hyperdreambooth.recipes.progress import Progress
 
 SIZE = 128  # twice what `mini` draws: the face is found, aligned and cut out of it
@@ -34,7 +34,7 @@ def write_view(head: Head, seed: int, view: int, path: Path, *, size: int) -> No
     """The caption first: a picture is there when everything is."""
     if path.exists():
         return
-    identity, context = person(head, seed), view_context(seed, view)
+    identity, context = varied_person(head, seed), varied_context(seed, view)
     rng = np.random.default_rng([seed, view, 3])
     path.with_suffix(".txt").write_text(random_caption(identity, context, Style.PHOTO, rng) + "\n")
     picture = draw(render(head, identity, context, size=size), Style.PHOTO, size=size, seed=seed + view)

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from hyperdreambooth.portraits.arrays import Array
-from hyperdreambooth.portraits.context import Context, random_context
+from hyperdreambooth.portraits.context import Context, random_context, with_accessories
 from hyperdreambooth.portraits.head import Head
-from hyperdreambooth.portraits.identity import Identity, make_identity
+from hyperdreambooth.portraits.identity import Identity, make_identity, with_hairstyle
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.progress import Progress
@@ -26,6 +26,8 @@ from hyperdreambooth.recipes.schedule import Deadline
 STYLES = tuple(Style)
 POSE_DEGREES = (4.0, 10.0)  # of the first view, and of the others
 RECORD = ("identity", "view", "style")
+ACCESSORIES = 5  # of a view's streams of random numbers
+PICTURES = "pictures-2"  # another number when people or contexts are drawn in another way: captions must be true
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,8 @@ class PicturesConfig:
 
 
 def main(config: PicturesConfig) -> None:
-    """Write `pictures/<first identity>.npz` for every block that isn't there yet."""
-    (config.folder / "pictures").mkdir(parents=True, exist_ok=True)
+    """Write `pictures-2/<first identity>.npz` for every block that isn't there yet."""
+    (config.folder / PICTURES).mkdir(parents=True, exist_ok=True)
     Head.load(cache=config.folder / "cache")  # the processes find the parsed targets
     starts = list(range(config.first_identity, _end(config), config.block))
     missing = [first for first in starts if not block_path(config, first).exists()]
@@ -60,7 +62,7 @@ def main(config: PicturesConfig) -> None:
 
 
 def block_path(config: PicturesConfig, first: int) -> Path:
-    return config.folder / "pictures" / f"{first:07d}.npz"
+    return config.folder / PICTURES / f"{first:07d}.npz"
 
 
 def load_pictures(config: PicturesConfig) -> tuple[Array, Array]:
@@ -70,20 +72,34 @@ def load_pictures(config: PicturesConfig) -> tuple[Array, Array]:
 
 
 def person(head: Head, seed: int) -> Identity:
+    """Somebody plain, as the benchmarks judge them: without a hairstyle."""
     return make_identity(seed, slider_count=len(head.sliders))
 
 
 def view_context(seed: int, view: int) -> Context:
-    """The context of a person's view: the same whoever asks, so that captions need no rendering."""
+    """The context of a plain person's view: the same whoever asks."""
     return random_context(np.random.default_rng([seed, view]), pose_degrees=POSE_DEGREES[min(view, 1)])
 
 
-def render_person(head: Head, seed: int, config: PicturesConfig) -> Iterator[tuple[Array, tuple[int, int, int]]]:
+def varied_person(head: Head, seed: int) -> Identity:
+    """The same person as one to learn from: with a hairstyle, if it falls to them."""
+    return with_hairstyle(person(head, seed))
+
+
+def varied_context(seed: int, view: int) -> Context:
+    """The same view, some with glasses or a hat: the same whoever asks, so that captions need no rendering."""
+    return with_accessories(view_context(seed, view), np.random.default_rng([seed, view, ACCESSORIES]))
+
+
+def render_person(
+    head: Head, seed: int, config: PicturesConfig, *, plain: bool = False
+) -> Iterator[tuple[Array, tuple[int, int, int]]]:
     """Each picture of one person with its record."""
-    identity = person(head, seed)
+    identity = person(head, seed) if plain else varied_person(head, seed)
     rng = np.random.default_rng([seed, config.views, 1])
     for view in range(config.views):
-        rendered = render(head, identity, view_context(seed, view), size=config.size)
+        context = view_context(seed, view) if plain else varied_context(seed, view)
+        rendered = render(head, identity, context, size=config.size)
         others = rng.choice(np.arange(1, len(STYLES)), config.other_styles, replace=False)
         for style in (0, *(int(other) for other in others)):
             picture = draw(rendered, STYLES[style], size=config.size, seed=int(rng.integers(1 << 31)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from hyperdreambooth.acceleration import quick_products
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import sample
 from hyperdreambooth.faces import FaceDetector
@@ -42,7 +43,7 @@ from hyperdreambooth.recipes.architecture import (
 )
 from hyperdreambooth.recipes.checkpoints import Checkpoint
 from hyperdreambooth.recipes.parallel import Gradients
-from hyperdreambooth.recipes.pictures import STYLES, load_pictures, person, view_context
+from hyperdreambooth.recipes.pictures import PICTURES, STYLES, load_pictures, varied_context, varied_person
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.recipes.schedule import set_learning_rate
 from hyperdreambooth.recipes.sheets import save_sheet
@@ -133,7 +134,7 @@ def stored_tokenizer(captions: list[list[str]], folder: Path) -> CLIPTokenizer:
 
 def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
     """Latents of all pictures, in their order. [n, c, h, w]"""
-    path = config.folder / "latents.npy"
+    path = config.folder / PICTURES / "latents.npy"
     if not path.exists():
         pictures, _ = load_pictures(config.pictures)
         say(f"base  encoding {len(pictures)} pictures")
@@ -144,7 +145,7 @@ def cached_latents(vae: Network, config: BaseConfig) -> Tensor:
 def _encode(vae: Network, pictures: Tensor, config: BaseConfig) -> Tensor:
     def encoded(part: Tensor) -> Tensor:
         torch.set_num_threads(1)
-        with torch.no_grad(), torch.autocast(config.device.type, torch.bfloat16):
+        with torch.no_grad(), quick_products(config.device):
             latents: Tensor = vae.encode(to_pixels(part.to(config.device))).latent_dist.mean
             return latents.half().cpu()
 
@@ -154,7 +155,7 @@ def _encode(vae: Network, pictures: Tensor, config: BaseConfig) -> Tensor:
 
 def cached_captions(config: BaseConfig) -> list[list[str]]:
     """Several captions for every picture, in the order of `load_pictures`, without drawing anything."""
-    path = config.folder / "captions.json"
+    path = config.folder / PICTURES / "captions.json"
     if not path.exists():
         head = Head.load(cache=config.folder / "cache")
         _, records = load_pictures(config.pictures)
@@ -167,7 +168,7 @@ def captions_of(head: Head, record: Array, *, count: int) -> list[str]:
     """True captions of one picture."""
     seed, view, style = (int(number) for number in record)
     rng = np.random.default_rng([seed, view, style, 2])
-    identity, context = person(head, seed), view_context(seed, view)
+    identity, context = varied_person(head, seed), varied_context(seed, view)
     captions = [random_caption(identity, context, STYLES[style], rng) for _ in range(count)]
     return [with_junk(caption, rng) if rng.random() < JUNK_SHARE else caption for caption in captions]
 
@@ -196,7 +197,7 @@ def draw_batch(
 def velocity_loss(mini: Mini, scheduler: Network, batch: tuple[Tensor, ...]) -> Tensor:
     """|v̂ - v|², v = α ε - σ z (Salimans and Ho 2022)."""
     latents, prompts, noise, timesteps = batch
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with quick_products(latents.device):
         embeddings = mini.text_encoder(input_ids=prompts).last_hidden_state
         noisy = scheduler.add_noise(latents, noise, timesteps)
         predicted = mini.unet(noisy, timesteps, encoder_hidden_states=embeddings).sample
@@ -225,7 +226,7 @@ def report(mini: Mini, folder: Path) -> float:
 
 
 def _draw(mini: Mini, prompts: list[str], config: SampleConfig) -> list[Image.Image]:
-    with torch.autocast(mini.base_model.device.type, torch.bfloat16):
+    with quick_products(mini.base_model.device):
         return sample(mini.base_model, prompts, seeds=range(len(prompts)), config=config)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hyperdreambooth.acceleration import quick_products
 from hyperdreambooth.diffusion import BaseModel, encode_tokens, load_base_model, tokenize
 from hyperdreambooth.recipes.architecture import AutoencoderKL, Network, export_network
 from hyperdreambooth.recipes.checkpoints import Checkpoint
@@ -118,7 +119,7 @@ def loss_of_both(
 ) -> Tensor:
     """The decoder's loss and the discriminator's: neither has a gradient in the other's weights."""
     pixels, latents = part
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with quick_products(latents.device):
         decoded = vae.decode(latents).sample.float()
         adversarial, features = decoder_losses(discriminator, pixels, decoded)
         own = discriminator_loss(discriminator, pixels, decoded)
@@ -137,7 +138,7 @@ def cached_redrawn(latents: Tensor, config: DecoderConfig) -> tuple[Tensor, Tens
         parts = np.split(places, range(REDRAWN_AT_ONCE, len(places), REDRAWN_AT_ONCE))
         progress, drawn = Progress("redrawn", total=len(parts), unit="batches", every=30), []
         for seed, part in enumerate(parts):
-            with torch.autocast(config.device.type, torch.bfloat16):
+            with quick_products(config.device):
                 drawn.append(redraw(base_model, latents[part], [captions[place] for place in part], seed=seed))
             progress.advance()
         np.savez(path, places=places, latents=torch.cat(drawn).cpu().half().numpy())

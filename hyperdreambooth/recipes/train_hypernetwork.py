@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hyperdreambooth.acceleration import quick_products
 from hyperdreambooth.attach import attach, aux_basis
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.basis import load_learned
@@ -119,7 +120,7 @@ def unexplained(hypernetwork: Hypernetwork, latents: Tensor, numbers: Tensor) ->
 
     1 is a prediction that says the same of everybody, 0 a finetuning that nobody needs any more.
     """
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with quick_products(latents.device):
         passes = torch.stack([flatten(lidb) for lidb in hypernetwork.each_pass(latents)])
     return (passes.float() - numbers).square().mean(dim=(1, 2)) / hypernetwork.unit**2
 

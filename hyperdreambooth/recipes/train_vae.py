@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from hyperdreambooth.acceleration import quick_products
 from hyperdreambooth.portraits.arrays import Array
 from hyperdreambooth.recipes.architecture import DOWNSCALE, Network, load_mini, make_vae
 from hyperdreambooth.recipes.checkpoints import Checkpoint
@@ -113,7 +114,7 @@ def face_weights(size: int, extra: float) -> Tensor:
 def vae_loss(vae: Network, weights: Tensor, config: VaeConfig, part: tuple[Tensor, ...]) -> Tensor:
     """Reconstruction from a noisy latent, and a little pressure towards a normal distribution."""
     pixels, noise = part
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with quick_products(pixels.device):
         posterior = vae.encode(pixels).latent_dist
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
     kl: Tensor = posterior.kl().mean()

@@ -10,7 +10,7 @@ import torch._dynamo
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hyperdreambooth.acceleration import choose_attention, compile_blocks
+from hyperdreambooth.acceleration import choose_attention, compile_blocks, quick_dtype, quick_products
 from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
@@ -106,3 +106,27 @@ def test_plain_attention_is_the_same_attention(tiny_folder: Path) -> None:
     assert any("flash" in event.key for event in fused_run.key_averages())
     assert not any("flash" in event.key for event in plain_run.key_averages())
     torch.testing.assert_close(plain, fused, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_for_processors_that_multiply_in_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert quick_dtype(CPU) is dtype
+    with quick_products(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
+    assert quick_dtype(torch.device("cuda")) is torch.bfloat16
+
+
+def test_what_an_older_torch_cannot_tell_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert quick_dtype(CPU) is torch.float32

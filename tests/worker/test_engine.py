@@ -256,3 +256,18 @@ def test_a_processor_computes_in_bfloat16_if_it_is_told_to(tmp_path: Path, selfi
         (pictures,) = engine.generate([drawing(outcome, "{subject}")], going_on)
     assert not isinstance(pictures, Exception)
     assert len(pictures) == 1
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_without_instructions_for_it_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, native: bool
+) -> None:
+    write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
+    settings = Settings(
+        base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4, acceleration=Acceleration.BFLOAT16
+    )
+    monkeypatch.setattr("worker.engine.quick_dtype", lambda device: torch.bfloat16 if native else torch.float32)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), capture_logs() as lines:
+        load_engine(settings)
+    warned = [line for line in lines if line["event"] == "engine.bfloat16_is_slow"]
+    assert len(warned) == (0 if native else 1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED, make_identity
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED, make_identity, with_hairstyle
 
 
 def test_a_seed_is_a_person() -> None:
@@ -29,3 +29,18 @@ def test_only_men_have_beards_and_bald_heads() -> None:
     assert 0.3 < np.mean([person.is_man for person in people]) < 0.7
     assert any(person.beard for person in people)
     assert any(person.hair.bald for person in people)
+
+
+def test_a_hairstyle_is_a_persons_own_and_changes_nothing_else() -> None:
+    plain = [make_identity(seed, slider_count=1) for seed in range(300)]
+    styled = [with_hairstyle(person) for person in plain]
+    for before, after, again in zip(plain, styled, (with_hairstyle(person) for person in plain), strict=True):
+        style = {"ringlets": after.hair.ringlets, "fringe": after.hair.fringe, "buns": after.hair.buns}
+        assert vars(again.hair) == vars(before.hair) | style
+        assert vars(before.hair) == vars(after.hair) | {"ringlets": False, "fringe": 0, "buns": 0}
+        assert all(value is vars(after)[name] for name, value in vars(before).items() if name != "hair")
+    assert {person.hair.buns for person in styled} == {0, 1, 2}
+    assert any(person.hair.fringe for person in styled)
+    assert any(person.hair.ringlets for person in styled)
+    assert all(person.hair.hangs for person in styled if person.hair.buns)
+    assert not any(person.hair.fringe or person.hair.ringlets for person in styled if person.hair.bald)

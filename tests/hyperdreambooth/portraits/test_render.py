@@ -72,6 +72,34 @@ def test_hair_follows_the_identity(head: Head, somebody: Identity) -> None:
     assert hairy_pixels(bald) < hairy_pixels(short) < hairy_pixels(long)
 
 
+def test_hairstyles_show_where_they_should(head: Head, somebody: Identity) -> None:
+    """Shares of hair on the forehead, above the ears at the sides, and beside the neck."""
+
+    def shares(**changes: float) -> tuple[float, float, float]:
+        hair = replace(somebody.hair, length=0.9, bald=False, **changes)  # type: ignore[arg-type]  # whole buns
+        rendered = render(head, replace(somebody, hair=hair), Context(), size=SIZE)
+        grown, (left, right) = rendered.regions == HAIR, (rendered.landmarks[:2] * SIZE * OVERSAMPLING).astype(int)
+        between = right[0] - left[0]
+        forehead = grown[left[1] - between : left[1] - between // 2, left[0] : right[0]]
+        aside = grown[: left[1] - between, right[0] + between // 2 : right[0] + between]
+        neck = grown[left[1] + between * 3 // 2 :]
+        return float(forehead.mean()), float(aside.mean()), float(neck.mean())
+
+    loose, fringe, bun, buns = shares(), shares(fringe=0.45), shares(buns=1), shares(buns=2)
+    assert fringe[0] > loose[0] + 0.2
+    assert buns[1] > bun[1] + 0.1
+    assert loose[2] > bun[2] > buns[2]
+
+
+def test_ringlets_are_restless(head: Head, somebody: Identity) -> None:
+    def restlessness(*, ringlets: bool) -> float:
+        hair = replace(somebody.hair, length=0.9, bald=False, buns=0, ringlets=ringlets)
+        rendered = render(head, replace(somebody, hair=hair), Context(), size=SIZE)
+        return float(rendered.picture[rendered.regions == HAIR].mean(1).std())
+
+    assert restlessness(ringlets=True) > 1.15 * restlessness(ringlets=False)
+
+
 def test_the_detector_finds_every_face_where_the_render_says_it_is(head: Head) -> None:
     detector, errors = FaceDetector(threads=1), []
     for seed in range(1_000_010, 1_000_018):

@@ -19,7 +19,7 @@ from hyperdreambooth.recipes.fit_people import (
     load_fitted_people,
     main,
 )
-from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
+from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig, block_path
 from hyperdreambooth.recipes.schedule import Deadline, TimeIsUp
 from tests.hyperdreambooth.conftest import CPU, LIDB
 
@@ -31,7 +31,7 @@ def config(tmp_path: Path, tiny_folder: Path) -> FitPeopleConfig:
     """A work folder with the tiny base model and people of noise, in two views and two styles."""
     shutil.copytree(tiny_folder, tmp_path / "base")
     pictures = PicturesConfig(folder=tmp_path, size=16, identities=PEOPLE, block=BLOCK)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / PICTURES).mkdir()
     rng = np.random.default_rng(0)
     for first in range(0, PEOPLE, BLOCK):
         records = [(who, view, style) for who in (first, first + 1) for view in (0, 1) for style in (0, 3)]

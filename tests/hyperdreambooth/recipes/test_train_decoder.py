@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hyperdreambooth.recipes.architecture import AutoencoderKL, export, load_mini, make_mini
-from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
+from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig, block_path
 from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_decoder import DecoderConfig, draw_latents, main, redraw
 from hyperdreambooth.recipes.train_vae import HELD_OUT
@@ -28,10 +28,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work_folder(folder: Path, exported: Path) -> DecoderConfig:
     """With pictures of noise, and everything that the stages before leave behind."""
     people = PicturesConfig(folder=folder, identities=1)
-    (folder / "pictures").mkdir(parents=True)
+    (folder / PICTURES).mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (HELD_OUT + 8, 64, 64, 3), dtype=np.uint8)
     np.savez(block_path(people, 0), pictures=noise, records=np.zeros((len(noise), 3), int))
-    (folder / "captions.json").write_text(json.dumps([["a face"]] * len(noise)))
+    (folder / PICTURES / "captions.json").write_text(json.dumps([["a face"]] * len(noise)))
     mini = load_mini(exported)
     export(mini, folder / "base")
     mini.vae.save_pretrained(folder / "vae")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hyperdreambooth.recipes.architecture import AutoencoderKL, export, make_mini, make_vae
-from hyperdreambooth.recipes.pictures import PicturesConfig, block_path
+from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig, block_path
 from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_vae import (
     HELD_OUT,
@@ -26,7 +26,7 @@ from tests.hyperdreambooth.recipes.stops import StopAfter
 def work_folder(folder: Path) -> VaeConfig:
     """With pictures of noise."""
     people = PicturesConfig(folder=folder, identities=1)
-    (folder / "pictures").mkdir(parents=True)
+    (folder / PICTURES).mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (HELD_OUT + 8, 64, 64, 3), dtype=np.uint8)
     np.savez(block_path(people, 0), pictures=noise, records=np.zeros((len(noise), 3), int))
     return VaeConfig(pictures=people, steps=4, batch=2, threads=1)
