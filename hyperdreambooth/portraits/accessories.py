@@ -85,8 +85,8 @@ def _is_high(head: Head) -> Array:
 
 def _crown(head: Head, identity: Identity, vertices: Array, normals: Array) -> Array:
     """Where the hat's cloth would be over each vertex: it lies on the hair, if there is any."""
-    hair = 0.0 if identity.hair.bald else np.maximum(thickness(identity, head.canonical), 0.05)
-    return np.asarray(vertices + normals * ((hair + HAT_LIFT) * np.ones(len(vertices)) * head.eye_distance)[:, None])
+    hair = np.maximum(thickness(identity, head.canonical), 0.05) * (not identity.hair.bald)
+    return np.asarray(vertices + normals * ((hair + HAT_LIFT) * head.eye_distance)[:, None])
 
 
 def _covered(canonical: Array, ears: Array) -> Array:
