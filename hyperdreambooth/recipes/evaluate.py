@@ -98,14 +98,19 @@ def photo_hits(networks: Networks, judges: Judges, config: EvaluateConfig) -> fl
 
 def style_accuracy(networks: Networks, head: Head, config: EvaluateConfig) -> float:
     """A probe fitted on renders names the style of generated pictures."""
-    pictures = PicturesConfig(other_styles=len(Style) - 1, views=1)
-    rendered = [row for seed in range(config.probe_people) for row in render_person(head, seed, pictures, plain=True)]
-    probe = StyleProbe.fit(np.stack([picture for picture, _ in rendered]), np.array([r[2] for _, r in rendered]))
+    probe = fitted_probe(head, people=config.probe_people)
     prompts = [STYLE_PHRASES[style][0].format("a person") for style in Style for _ in range(config.styled)]
     drawn = sample(networks.base_model, prompts, seeds=range(len(prompts)), config=networks.config.sample)
     save_sheet(drawn, config.work / "evaluate-styles.png", columns=config.styled)
     right = np.repeat(np.arange(len(Style)), config.styled)
     return float((probe(np.stack([np.asarray(picture) for picture in drawn])) == right).mean())
+
+
+def fitted_probe(head: Head, *, people: int) -> StyleProbe:
+    """Fitted on plain people, one picture in every style: whom it judges wears no hat either."""
+    pictures = PicturesConfig(other_styles=len(Style) - 1, views=1)
+    rendered = [row for seed in range(people) for row in render_person(head, seed, pictures, plain=True)]
+    return StyleProbe.fit(np.stack([picture for picture, _ in rendered]), np.array([r[2] for _, r in rendered]))
 
 
 def round_trip(
