@@ -114,14 +114,17 @@ def make_scheduler() -> Network:
 
 
 def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """Byte-pair merges learned from captions: their words are one token each, unknown words fall into letters."""
+    """Byte-pair merges learned from captions: words that are common there are one token each, others fall into pieces.
+
+    Learned from every occurrence: of words counted once each, those invented as junk are the most, and take the merges.
+    """
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted({word for caption in captions for word in caption.replace(IDENTIFIER, " ").lower().split()})
+    words = [word for caption in captions for word in caption.replace(IDENTIFIER, " ").lower().split()]
     # Numbered in advance, or chance numbers the letters that end a word, and that decides between equally good merges.
-    endings = [f"{letter}</w>" for letter in sorted({*string.ascii_lowercase, *"".join(words)})]
+    endings = [f"{letter}</w>" for letter in sorted({*string.ascii_lowercase, *"".join(set(words))})]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         show_progress=False,

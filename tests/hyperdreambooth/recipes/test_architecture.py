@@ -43,6 +43,14 @@ def test_known_words_and_the_identifier_are_one_token_each() -> None:
     assert len(tokenizer(CAPTIONS[1].upper()).input_ids) == len(CAPTIONS[1].split()) + 2
 
 
+def test_invented_words_take_no_merges_from_words_that_captions_share() -> None:
+    rng = np.random.default_rng(0)
+    invented = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(3000)]
+    tokenizer = make_tokenizer([*CAPTIONS * 500, *(f"{CAPTIONS[0]} {word}" for word in invented)])
+    for caption in CAPTIONS:
+        assert len(tokenizer(caption).input_ids) == len(caption.split()) + 2
+
+
 def test_the_same_captions_make_the_same_tokenizer() -> None:
     rng = np.random.default_rng(0)
     rare = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(2000)]  # all pairs equally rare
