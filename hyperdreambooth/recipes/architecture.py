@@ -28,7 +28,7 @@ UNet2DConditionModel: Network = diffusers.UNet2DConditionModel
 DDIMScheduler: Network = diffusers.DDIMScheduler
 
 PICTURE_SIZE = 64
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 32
 DOWNSCALE = 8
 TEXT_WIDTH = 128
 PROMPT_TOKENS = 32

@@ -35,7 +35,7 @@ colours of clothes and background. `[V] face` is the person it is personalised t
 - Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
 - A likeness in the strict sense. Skin, hair, beard and build of the person come through, the shape of the face in part,
   and much of the photo's own pose with them: the benchmark `quality` has the figures, with two face judges.
-- Fine detail: the autoencoder keeps 1 number of 12. What it doesn't keep, its decoder invents: plausible, but not this
+- Fine detail: the autoencoder keeps 1 number of 6. What it doesn't keep, its decoder invents: plausible, but not this
   person's.
 - Its people are as varied as its renderer makes them, and no more: no child, no scarf, no hair that is done otherwise.
 
@@ -54,7 +54,7 @@ then counts what is right.
 {figures}
 """
 PARTS = {
-    "vae": "AutoencoderKL, 8 x 8 latents of 16 channels",
+    "vae": "AutoencoderKL, 8 x 8 latents of 32 channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
     "hypernetwork": "latents of a face to LiDB train matrices (a = 92, b = 78, rank 8, 16 layers)",

@@ -57,9 +57,9 @@ PHOTOS_TO_CHECK = 24
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig(StageConfig):
-    """Steps are what the shipped weights took."""
+    """Steps are what the weights of `start/` took."""
 
-    steps: int = 7734
+    steps: int = 10_234
     batch: int = 48
     learning_rate: float = 7e-4
     warmup_steps: int = 100

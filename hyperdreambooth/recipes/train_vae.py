@@ -32,14 +32,14 @@ QUIET = -6.0  # log-variance at the start: noise that does not drown what the en
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig(StageConfig):
-    """Steps are what the shipped weights took."""
+    """Steps are what the weights of `start/` took."""
 
-    steps: int = 3408
+    steps: int = 8608
     batch: int = 16  # small: at this stage more steps help more than calmer ones
     learning_rate: float = 1.5e-3
     warmup_steps: int = 50
     flat_share: float = 0.3
-    kl_weight: float = 5e-7  # of the sum over a picture's 1024 latents
+    kl_weight: float = 5e-7  # of the sum over a picture's latents
     edge_weight: float = 0.7
     square_weight: float = 2.0
     face_weight: float = 2.0  # added to the weight of a pixel in the middle of the face

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hyperdreambooth.recipes import train_base
-from hyperdreambooth.recipes.architecture import export, make_mini, make_vae
+from hyperdreambooth.recipes.architecture import LATENT_CHANNELS, export, make_mini, make_vae
 from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig
 from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_base import BaseConfig, draw_batch, main, untrained, update_average, with_junk
@@ -61,7 +61,10 @@ def work_folder(folder: Path) -> BaseConfig:
     """An autoencoder, latents and captions: what the base model learns from."""
     (folder / PICTURES).mkdir(parents=True)
     make_vae().save_pretrained(folder / "vae")
-    np.save(folder / PICTURES / "latents.npy", np.random.default_rng(0).normal(size=(6, 16, 8, 8)).astype(np.float16))
+    np.save(
+        folder / PICTURES / "latents.npy",
+        np.random.default_rng(0).normal(size=(6, LATENT_CHANNELS, 8, 8)).astype(np.float16),
+    )
     (folder / PICTURES / "captions.json").write_text(json.dumps(CAPTIONS))
     return BaseConfig(pictures=PicturesConfig(folder=folder), steps=5, batch=2, threads=1, average_steps=2)
 

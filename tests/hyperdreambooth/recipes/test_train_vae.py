@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyperdreambooth.recipes.architecture import AutoencoderKL, export, make_mini, make_vae
+from hyperdreambooth.recipes.architecture import LATENT_CHANNELS, AutoencoderKL, export, make_mini, make_vae
 from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig, block_path
 from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_vae import (
@@ -82,8 +82,8 @@ def test_folding_the_scale_changes_the_latents_and_not_the_picture() -> None:
         fold_scale(vae, pixels)
         after = vae.encode(pixels).latent_dist
         torch.testing.assert_close(vae.decode(after.mean).sample, decoded, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(16), rtol=0, atol=1e-4)
-    torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(16), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(LATENT_CHANNELS), rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(LATENT_CHANNELS), rtol=1e-3, atol=1e-3)
     # The noise keeps its size beside the signal: deviations scale with the means.
     ratio = before.mean.std((0, 2, 3)) * after.std[0, :, 0, 0] / before.std[0, :, 0, 0]
-    torch.testing.assert_close(ratio, torch.ones(16), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(ratio, torch.ones(LATENT_CHANNELS), rtol=1e-2, atol=1e-2)
