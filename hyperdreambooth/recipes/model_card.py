@@ -1,6 +1,9 @@
 """The model card of `mini`: what it is, what it is not, and every figure with the command that measured it."""
 
+import json
 from pathlib import Path
+
+from hyperdreambooth.recipes.architecture import DOWNSCALE
 
 TEXT = """# mini
 
@@ -35,8 +38,8 @@ colours of clothes and background. `[V] face` is the person it is personalised t
 - Anything but one person's head and shoulders, from the front. It knows no scenes; words it doesn't know are ignored.
 - A likeness in the strict sense. Skin, hair, beard and build of the person come through, the shape of the face in part,
   and much of the photo's own pose with them: the benchmark `quality` has the figures, with two face judges.
-- Fine detail: the autoencoder keeps 1 number of 6. What it doesn't keep, its decoder invents: plausible, but not this
-  person's.
+- Fine detail: the autoencoder keeps 1 number of {kept_of}. What it doesn't keep, its decoder invents: plausible, but
+  not this person's.
 - Its people are as varied as its renderer makes them, and no more: no child, no scarf, no hair that is done otherwise.
 
 ## Figures
@@ -54,7 +57,7 @@ then counts what is right.
 {figures}
 """
 PARTS = {
-    "vae": "AutoencoderKL, 8 x 8 latents of 32 channels",
+    "vae": "AutoencoderKL, 8 x 8 latents of {channels} channels",
     "unet": "UNet2DConditionModel, widths 128 and 256",
     "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
     "hypernetwork": "latents of a face to LiDB train matrices (a = 92, b = 78, rank 8, 16 layers)",
@@ -63,10 +66,19 @@ PARTS = {
 
 def write_model_card(folder: Path, figures: dict[str, float]) -> None:
     """README.md beside the weights."""
-    parts = [f"| `{name}` | {what} | {_megabytes(folder / name):.1f} MB |" for name, what in PARTS.items()]
+    channels = json.loads((folder / "vae" / "config.json").read_text())["latent_channels"]
+    parts = [
+        f"| `{name}` | {what.format(channels=channels)} | {_megabytes(folder / name):.1f} MB |"
+        for name, what in PARTS.items()
+    ]
     rows = [f"| {name} | {figure:.3f} |" for name, figure in figures.items()]
     (folder / "README.md").write_text(
-        TEXT.format(parts="\n".join(parts), figures="\n".join(rows), basis=_megabytes(folder))
+        TEXT.format(
+            parts="\n".join(parts),
+            figures="\n".join(rows),
+            basis=_megabytes(folder),
+            kept_of=3 * DOWNSCALE**2 // channels,
+        )
     )
 
 

@@ -121,6 +121,11 @@ def untrained(config: BaseConfig, captions: list[list[str]]) -> Mini:
         tokenizer = stored_tokenizer(captions, config.folder / "tokenizer")
         torch.manual_seed(config.seed)
         mini = Mini(vae=vae, unet=make_unet(), text_encoder=make_text_encoder(tokenizer), tokenizer=tokenizer)
+    channels, expected = vae.config.latent_channels, mini.unet.config.in_channels
+    if channels != expected:
+        raise ValueError(
+            f"{config.folder / 'vae'} has {channels} latent channels, the UNet {expected}: use another work folder"
+        )
     return mini.to(config.device)
 
 

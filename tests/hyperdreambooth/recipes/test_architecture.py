@@ -8,9 +8,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
+from hyperdreambooth import recipes
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import load_base_model
 from hyperdreambooth.recipes.architecture import (
+    LATENT_CHANNELS,
     PERSONALIZATION,
     PROMPT_TOKENS,
     Mini,
@@ -105,3 +107,10 @@ def test_no_file_is_larger_than_sixteen_mebibytes(folder: Path) -> None:
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     assert max(sizes) <= 16 * 2**20
     assert sum(sizes) < 60e6
+
+
+def test_what_the_next_mini_starts_from_has_the_architecture_and_whole_words() -> None:
+    mini = load_mini(Path(recipes.__path__[0]) / "start")
+    assert mini.vae.config.latent_channels == mini.unet.config.in_channels == LATENT_CHANNELS
+    caption = "a pencil sketch of an old woman with long grey hair and glasses on a blue background"
+    assert len(mini.tokenizer(caption).input_ids) == len(caption.split()) + 2

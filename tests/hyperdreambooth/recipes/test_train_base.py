@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hyperdreambooth.recipes import train_base
-from hyperdreambooth.recipes.architecture import LATENT_CHANNELS, export, make_mini, make_vae
+from hyperdreambooth.recipes.architecture import LATENT_CHANNELS, AutoencoderKL, export, make_mini, make_vae
 from hyperdreambooth.recipes.pictures import PICTURES, PicturesConfig
 from hyperdreambooth.recipes.schedule import TimeIsUp
 from hyperdreambooth.recipes.train_base import BaseConfig, draw_batch, main, untrained, update_average, with_junk
@@ -90,6 +90,14 @@ def test_a_warm_start_takes_weights_and_tokens_but_the_work_folders_autoencoder(
     assert not torch.equal(mini.vae.decoder.conv_in.weight, before.vae.decoder.conv_in.weight.half().float())
     cold = untrained(config, CAPTIONS)
     assert cold.tokenizer("somebody").input_ids != before.tokenizer("somebody").input_ids
+
+
+def test_an_autoencoder_of_other_channels_than_the_unet_is_refused(tmp_path: Path) -> None:
+    config = work_folder(tmp_path / "work")
+    narrow = AutoencoderKL.from_config(make_vae().config | {"latent_channels": 16})
+    narrow.save_pretrained(config.folder / "vae")
+    with pytest.raises(ValueError, match="16 latent channels, the UNet 32: use another work folder"):
+        untrained(config, CAPTIONS)
 
 
 def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:
