@@ -42,6 +42,7 @@ from hyperdreambooth.recipes.architecture import (
     make_unet,
 )
 from hyperdreambooth.recipes.checkpoints import Checkpoint
+from hyperdreambooth.recipes.optimizers import Muon, hidden_matrices
 from hyperdreambooth.recipes.parallel import Gradients
 from hyperdreambooth.recipes.pictures import PICTURES, STYLES, load_pictures, varied_context, varied_person
 from hyperdreambooth.recipes.progress import Progress, say
@@ -60,7 +61,7 @@ class BaseConfig(StageConfig):
     """Steps are what the weights of `start/` took."""
 
     steps: int = 10_234
-    batch: int = 48
+    batch: int = 64
     learning_rate: float = 7e-4
     warmup_steps: int = 100
     flat_share: float = 0.4
@@ -80,11 +81,9 @@ def main(config: BaseConfig) -> None:
     nothing = _tokens(mini, [""])
     averaged = copy.deepcopy(mini)
     parameters = [*mini.unet.parameters(), *mini.text_encoder.parameters()]
-    adam = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
-    )
+    optimizers = optimizers_of(mini, config)
     networks = [mini.unet, mini.text_encoder, averaged.unet, averaged.text_encoder]
-    checkpoint = Checkpoint(config.folder / "base.pt", networks=networks, optimizers=[adam])
+    checkpoint = Checkpoint(config.folder / "base.pt", networks=networks, optimizers=optimizers)
     budget = config.budget()
     budget.resume(checkpoint.load())
     gradients = Gradients(parameters, threads=config.threads)
@@ -92,13 +91,14 @@ def main(config: BaseConfig) -> None:
     progress = Progress("base", total=config.steps, every=30, done=budget.steps)
     smooth = float("nan")
     while budget.left():
-        set_learning_rate([adam], budget.factor())
+        set_learning_rate(optimizers, budget.factor())
         generator = budget.generator(config.seed)
         batch = draw_batch(latents, tokens[budget.steps % len(tokens)], nothing, config, generator)
         loss = gradients(loss_of, config.parts(batch))
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
         budget.advance()
         progress.advance(loss=smooth)
@@ -127,6 +127,23 @@ def untrained(config: BaseConfig, captions: list[list[str]]) -> Mini:
             f"{config.folder / 'vae'} has {channels} latent channels, the UNet {expected}: use another work folder"
         )
     return mini.to(config.device)
+
+
+def optimizers_of(mini: Mini, config: BaseConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices within the networks, AdamW for what they read and write, biases and norms."""
+    matrices = hidden_matrices([mini.unet, mini.text_encoder], but=[mini.unet.conv_in, mini.unet.conv_out])
+    chosen = {id(matrix) for matrix in matrices}
+    others = [
+        parameter
+        for network in (mini.unet, mini.text_encoder)
+        for parameter in network.parameters()
+        if id(parameter) not in chosen
+    ]
+    rate, decay = config.learning_rate, config.weight_decay
+    return [
+        Muon(matrices, learning_rate=rate, weight_decay=decay, threads=config.threads),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True),
+    ]
 
 
 def stored_tokenizer(captions: list[list[str]], folder: Path) -> CLIPTokenizer:

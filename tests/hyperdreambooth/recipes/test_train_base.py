@@ -77,6 +77,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch
         main(replace(stopped, deadline=StopAfter(steps=3)))
     main(stopped)
     one, other = (torch.load(config.folder / "base.pt", weights_only=True) for config in (whole, stopped))
+    for saved in (one, other):
+        saved["optimizers"] = [optimizer["state"] for optimizer in saved["optimizers"]]
     torch.testing.assert_close(other, one, rtol=0, atol=0)
 
 
