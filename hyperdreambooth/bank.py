@@ -31,6 +31,7 @@ def clip_each(gradient: Tensor, max_norms: Tensor) -> Tensor:
 class SubjectwiseAdam:
     """Adam (Kingma and Ba 2015) whose step count, like its moments and learning rate, belongs to each subject.
 
+    Without AdamW's decay: a few dozen steps take nobody far enough from the prediction to be drawn back to nothing.
     ε is a share of the root mean square of all the subject's gradients:  x -= η m̂ / (√v̂ + share √(mean v̂)). Adam's own
     ε of 1e-8 lets numbers whose gradient is hardly more than rounding move as far as all others, and what neighbours in
     the batch change in the rounding then grows into other weights (docs/experiments.md).

@@ -33,7 +33,8 @@ class Strand:
     places: Sequence[int]  # in the caller's list
     generators: Sequence[torch.Generator]  # each picture's own, on the CPU
     scheduler: Any
-    timesteps: Tensor
+    timesteps: Tensor  # on the CPU: schedulers look at their values, and would wait for a GPU each time
+    shown_timesteps: Tensor  # the same for the UNet, where it is
     latents: Tensor  # [B, c, h, w]
     guidance: Tensor  # [B, 1, 1, 1]
 
@@ -48,14 +49,15 @@ class Strand:
     ) -> "Strand":
         """A scheduler of their own, and noise as loud as it wants it."""
         scheduler = type(scheduler).from_config(scheduler.config)
-        scheduler.set_timesteps(configs[0].steps, device=noise.device)
+        scheduler.set_timesteps(configs[0].steps)
         guidance = torch.tensor([config.guidance for config in configs]).to(noise)[:, None, None, None]
-        return cls(places, generators, scheduler, scheduler.timesteps, noise * scheduler.init_noise_sigma, guidance)
+        timesteps, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
+        return cls(places, generators, scheduler, timesteps, timesteps.to(noise.device), latents, guidance)
 
     def inputs(self, step: int) -> tuple[Tensor, Tensor]:
         """What the UNet gets to see: latents [B, c, h, w] and timesteps [B]."""
-        timestep = self.timesteps[step]
-        return self.scheduler.scale_model_input(self.latents, timestep), timestep.expand(len(self.places))
+        latents = self.scheduler.scale_model_input(self.latents, self.timesteps[step])
+        return latents, self.shown_timesteps[step].expand(len(self.places))
 
     def advance(self, step: int, negative: Tensor, positive: Tensor) -> None:
         """ε = ε(negative) + guidance (ε(prompt) - ε(negative)), whatever the UNet predicts in ε's place."""

@@ -27,7 +27,7 @@ from hyperdreambooth.seating import Seating
 from hyperdreambooth.targets import TargetLayer, target_layers
 
 NETWORKS = ("text_encoder", "unet", "vae")
-DECODED_AT_ONCE = 8  # decoding needs the most memory of all
+PICTURES_AT_ONCE = 8  # through the autoencoder, which needs the most memory of all
 MAX_ENLARGEMENT = 2  # of a side, beyond the base model's own: larger pictures repeat themselves
 
 
@@ -130,8 +130,9 @@ def encode_tokens(base_model: BaseModel, tokens: Tensor) -> Tensor:
 def encode_images(base_model: BaseModel, images: Sequence[Image.Image]) -> Tensor:
     """Latents [B, c, h, w] of square pictures, scaled as the UNet expects them. The mean: no noise, so no seed."""
     pixels = image_tensor(images, size=base_model.resolution).to(base_model.device, base_model.dtype)
-    latents: Tensor = base_model.vae.encode(pixels).latent_dist.mode() * base_model.vae.config.scaling_factor
-    return latents
+    few_each = torch.split(pixels, PICTURES_AT_ONCE)
+    latents = torch.cat([base_model.vae.encode(few).latent_dist.mode() for few in few_each])
+    return latents * float(base_model.vae.config.scaling_factor)
 
 
 @torch.no_grad()
@@ -140,7 +141,7 @@ def decode_latents(base_model: BaseModel, latents: Tensor) -> list[Image.Image]:
     scaled = latents / base_model.vae.config.scaling_factor
 
     def of(part: slice) -> Tensor:
-        few_each = torch.split(scaled[part], DECODED_AT_ONCE)
+        few_each = torch.split(scaled[part], PICTURES_AT_ONCE)
         pixels = torch.cat([base_model.vae.decode(few).sample.float() for few in few_each])
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
 

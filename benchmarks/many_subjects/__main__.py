@@ -43,20 +43,19 @@ def main(settings: Settings, out: Path) -> None:
         steps: Mapping[str, int] = any_child.ask("steps")
         floor: Mapping[Task, float] = any_child.ask("floor")
         shares: list[Share] = any_child.ask("shares")
-        switches: dict[Method, Switched] = {}
-        for method, child in children.items() if settings.resident else ():
-            switched = child.ask("switches")
-            if switched:
-                switches[method] = switched
+        switches: dict[str, Switched] = {}
+        for child in children.values() if settings.resident else ():
+            switches |= child.ask("switches")
     rows = all_rows(settings, turns, doubles, floor)
     text = markdown(rows, switches, shares)
     document = {
         "hardware": f"{describe(settings.device)}, {settings.threads or torch.get_num_threads()} threads",
         "model": settings.model,
         "dtype": str(settings.torch_dtype).removeprefix("torch."),
+        "acceleration": settings.acceleration,
         **steps,
         "rows": rows,
-        "switches": {method: asdict(switch) for method, switch in switches.items()},
+        "switches": {name: asdict(switch) for name, switch in switches.items()},
         "time_shares": [asdict(share) for share in shares],
     }
     write(document, text, scaling_picture(rows), out)

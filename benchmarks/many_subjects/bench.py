@@ -3,20 +3,23 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.many_subjects.clock import clocked
+from benchmarks.many_subjects.clock import Clocked, clocked
 from benchmarks.many_subjects.floor import best_rate, task_flops
 from benchmarks.many_subjects.models import measured_networks
 from benchmarks.many_subjects.orders import Order, orders
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import Share, time_shares
-from benchmarks.many_subjects.ways import Numbers, Ours, Way, make_way
+from benchmarks.many_subjects.ways import Numbers, Ours, Switch, Way, make_way
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,13 @@ class Bench:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.settings, self.method = settings, method
-        self.way: Way = make_way(method, measured_networks(settings, dtype=settings.torch_dtype))
+        self.way = self._made(method, settings)
         self._alone_numbers: dict[int, Numbers] = {}
         self._alone_pictures: dict[Order, Image.Image] = {}
+
+    def _made(self, method: Method, settings: Settings) -> Way:
+        networks = measured_networks(settings, dtype=settings.torch_dtype)
+        return make_way(method, networks, compiled=settings.acceleration == "compile")
 
     def tasks(self) -> Sequence[Task]:
         return self.way.tasks
@@ -76,7 +83,7 @@ class Bench:
         pictures = way.generate(wanted)
         return max(pixel_difference(pictures[row], way.generate([order])[0]) for row, order in enumerate(wanted))
 
-    def switches(self) -> Switched | None:
+    def switches(self) -> dict[str, Switched]:
         """Adapters at random out of many that are in memory; for those who copy, out of a few."""
         resident = self.settings.resident
         if isinstance(self.way, Ours):
@@ -84,13 +91,16 @@ class Bench:
         else:
             resident = max(self.settings.subjects)
             self.way.prepare(range(resident))
-        switched: Callable[[int], AbstractContextManager[object]] | None = getattr(self.way, "switched", None)
-        if switched is None:
-            return None
+        return {
+            ", ".join(filter(None, (self.method, name))): self._switched(switch, resident)
+            for name, switch in self.way.switches().items()
+        }
+
+    def _switched(self, switch: Switch, resident: int) -> Switched:
         milliseconds = []
         for number in np.random.default_rng(0).integers(0, resident, self.settings.switches):
             began = time.perf_counter()
-            with switched(int(number)):
+            with switch(int(number)):
                 if self.settings.torch_device.type == "cuda":
                     torch.cuda.synchronize()
             milliseconds.append((time.perf_counter() - began) * 1000)
@@ -105,7 +115,7 @@ class Bench:
     def shares(self) -> list[Share]:
         """Where the time of a batch of ours goes."""
         quick = replace(self.settings, steps=2, sample_steps=2)
-        way = make_way(Method.OURS, measured_networks(quick, dtype=quick.torch_dtype))
+        way = self._made(Method.OURS, quick)
         return [share for task in quick.tasks for share in time_shares(way, task, subjects=max(quick.subjects))]
 
     def _personalize(self, case: Case) -> Measured:
@@ -115,7 +125,7 @@ class Bench:
             if subject not in self._alone_numbers:
                 with one_thread():  # as each subject has in a batch; torch's threads round in other ways
                     (self._alone_numbers[subject],) = self.way.personalize([subject])
-        clock = clocked(lambda: self.way.personalize(range(count)), self.settings.torch_device)
+        clock = self._clocked(lambda: self.way.personalize(range(count)))
         differences = [weight_difference(clock.result[row], self._alone_numbers[row]) for row in chosen]
         return Measured(
             clock.seconds / count, clock.cpu_seconds / count, clock.peak_bytes, max(differences, default=None)
@@ -128,7 +138,7 @@ class Bench:
         for row in chosen:
             if wanted[row] not in self._alone_pictures:
                 (self._alone_pictures[wanted[row]],) = self.way.generate([wanted[row]])
-        clock = clocked(lambda: self.way.generate(wanted), self.settings.torch_device)
+        clock = self._clocked(lambda: self.way.generate(wanted))
         differences = [pixel_difference(clock.result[row], self._alone_pictures[wanted[row]]) for row in chosen]
         return Measured(
             clock.seconds / len(wanted),
@@ -136,6 +146,11 @@ class Bench:
             clock.peak_bytes,
             max(differences, default=None),
         )
+
+    def _clocked(self, call: Callable[[], Sequence[Result]]) -> Clocked[Sequence[Result]]:
+        if self.settings.acceleration == "compile":
+            call()  # a batch of a new size may have to be compiled for
+        return clocked(call, self.settings.torch_device)
 
 
 def checked(count: int, at_most: int) -> list[int]:

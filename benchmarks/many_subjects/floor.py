@@ -1,21 +1,27 @@
-"""How fast this machine could be at best: the arithmetic of a task, at the rate of its best matrix product."""
+"""How fast this machine could be at best: the arithmetic of a task, at the rate of its best product or convolution."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.many_subjects.orders import face
 from benchmarks.many_subjects.settings import Task
 from hyperdreambooth.diffusion import sample
 from hyperdreambooth.finetune import fast_finetune
+from hyperdreambooth.lidb import relax_rank
 from hyperdreambooth.personalize import Networks, examples_of, predict
 
-SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
+SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}  # of square matrices
+CONVOLUTIONS = {  # of 3 x 3: pictures, channels, side
+    "cpu": ((64, 128, 8), (64, 256, 8), (16, 256, 32)),
+    "cuda": ((32, 320, 64), (32, 640, 32), (32, 1280, 16)),
+}
 TRIES = 8
 
 
@@ -25,12 +31,13 @@ def task_flops(networks: Networks, task: Task) -> int:
 
 
 def personalize_flops(networks: Networks) -> int:
-    """Prediction and encoding once; a forward and a backward pass for each step."""
+    """Encoding, prediction and wider rank once; a forward and a backward pass for each step."""
     base_model, finetune = networks.base_model, networks.config.finetune
     portrait = [[face(0, size=base_model.resolution)]]
     with _counter() as once:
         examples = examples_of(base_model, portrait, networks.config, finetune, seeds=[0])
-        lidb = predict(networks, examples)
+        start = predict(networks, examples)
+        lidb = relax_rank(start, finetune.rank, examples.generators, std=finetune.new_rank_std)
     with _counter() as step:
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     return int(once.get_total_flops() + finetune.steps * step.get_total_flops())
@@ -43,21 +50,34 @@ def generate_flops(networks: Networks) -> int:
     return one + (config.steps - 2) * (two - one)
 
 
-def best_rate(device: torch.device, dtype: torch.dtype, *, sides: Sequence[int] = ()) -> float:
-    """The most FLOP/s of any square matrix product."""
-    rates = []
-    for side in sides or SIDES[device.type]:
+def best_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The most FLOP/s of any square matrix product, and of any convolution as a UNet has them.
+
+    Either may be the faster: on one EPYC convolutions reach twice the rate of products (docs/experiments.md).
+    """
+    tried = [*_products(device, dtype), *_convolutions(device, dtype)]
+    return max(flops / _seconds(call, device) for flops, call in tried for _ in range(TRIES))
+
+
+def _products(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
+    for side in SIDES[device.type]:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        for _ in range(TRIES):
-            rates.append(2 * side**3 / _seconds_of_product(left, right))
-    return max(rates)
+        yield 2 * side**3, partial(torch.mm, left, right)
 
 
-def _seconds_of_product(left: Tensor, right: Tensor) -> float:
+def _convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
+    for count, channels, side in CONVOLUTIONS[device.type]:
+        pictures = torch.randn(count, channels, side, side, device=device).to(dtype)
+        weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+        flops = 2 * count * side**2 * 9 * channels**2
+        yield flops, partial(functional.conv2d, pictures, weight, padding=1)
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
     """By the clock on the wall: CPU time by threads took threads that had no part in a product for helpers."""
     began = time.perf_counter()
-    left @ right
-    if left.is_cuda:
+    call()
+    if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
 

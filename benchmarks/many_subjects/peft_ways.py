@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.many_subjects.orders import Order
 from benchmarks.many_subjects.peft_training import train_lora
 from benchmarks.many_subjects.settings import Method, Task
-from benchmarks.many_subjects.ways import Numbers, Way
+from benchmarks.many_subjects.ways import Numbers, Switch, Way
 from hyperdreambooth.lora_export import TEXT_PREFIX, LoraFormat, to_lora
 from hyperdreambooth.personalize import Networks
 
@@ -100,6 +100,9 @@ class PeftLoop(WithPipeline):
             with self.switched(subject):
                 images |= zip(own, self.draw([orders[row] for row in own]), strict=True)
         return [images[row] for row in range(len(orders))]
+
+    def switches(self) -> Mapping[str, Switch]:
+        return {"": self.switched}
 
     @contextmanager
     def switched(self, subject: int) -> Iterator[None]:

@@ -63,6 +63,7 @@ class Settings:
     switches: int = 50  # how often
     device: str = "auto"
     dtype: str = "auto"  # bfloat16 on a GPU, as the service has it; float32 elsewhere
+    acceleration: str = "none"  # `compile`: our blocks, and the base model's, as `HDB_ACCELERATION=compile` has them
     threads: int = 0  # of the CPU; 0: torch's own choice
 
     @property

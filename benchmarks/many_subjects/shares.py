@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import assert_never
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.many_subjects.orders import orders
@@ -12,7 +11,8 @@ from benchmarks.many_subjects.ways import Way
 
 # The first that fits an operator's name; what fits none is "other".
 KINDS = {
-    "convolutions": ("conv",),
+    "compiled code": ("triton",),
+    "convolutions": ("conv", "fprop", "dgrad", "wgrad", "winograd"),
     "attention": ("scaled_dot_product", "flash", "softmax", "fmha"),
     "deltas and batched products": ("bmm",),
     "matrix products": ("addmm", "mm", "linear", "matmul", "gemm", "cutlass", "xmma"),
@@ -34,9 +34,10 @@ def time_shares(way: Way, task: Task, *, subjects: int) -> list[Share]:
     """Profile one batch."""
     way.prepare(range(subjects))
     _run(way, task, subjects=1)  # what is only done the first time is not of interest
-    with profile(activities=_activities()) as profiler:
+    on_gpu = way.networks.base_model.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         _run(way, task, subjects=subjects)
-    return _by_kind(profiler, task)
+    return _by_kind(profiler, task, on_gpu=on_gpu)
 
 
 def _run(way: Way, task: Task, *, subjects: int) -> None:
@@ -49,14 +50,9 @@ def _run(way: Way, task: Task, *, subjects: int) -> None:
             assert_never(task)
 
 
-def _activities() -> list[ProfilerActivity]:
-    return [ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]
-
-
-def _by_kind(profiler: profile, task: Task) -> list[Share]:
+def _by_kind(profiler: profile, task: Task, *, on_gpu: bool) -> list[Share]:
     spent = dict.fromkeys((*KINDS, "other"), 0.0)
     for event in profiler.key_averages():
-        on_gpu = torch.cuda.is_available()
         spent[kind_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(spent.values())
     return [Share(task, kind, round(time / total, 4)) for kind, time in spent.items()]

@@ -40,15 +40,15 @@ def row_of(
     }
 
 
-def markdown(rows: Sequence[Row], switches: Mapping[Method, Switched], shares: Sequence[Share]) -> str:
+def markdown(rows: Sequence[Row], switches: Mapping[str, Switched], shares: Sequence[Share]) -> str:
     """The rows with their ratios; then the switches; then where the time goes."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---|---" + "|---:" * (len(HEAD) - 2) + "|"]
     lines += ["| " + " | ".join(_cells(row, loop_of(row, rows))) + " |" for row in rows]
     if switches:
         lines += ["", "| switch to another subject | adapters at hand | median ms | p99 ms |", "|---|---:|---:|---:|"]
         lines += [
-            f"| {method} | {switch.resident} | {switch.p50_ms:.2f} | {switch.p99_ms:.2f} |"
-            for method, switch in switches.items()
+            f"| {name} | {switch.resident} | {switch.p50_ms:.2f} | {switch.p99_ms:.2f} |"
+            for name, switch in switches.items()
         ]
     for task in Task:
         own = sorted((share for share in shares if share.task is task), key=lambda share: -share.share)

@@ -1,7 +1,7 @@
 """Ways of serving many subjects, behind one shape, so that one clock can time them all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from benchmarks.many_subjects.orders import Order, face, random_adapters, resident_adapters
 from benchmarks.many_subjects.settings import Method, Task
-from hyperdreambooth.acceleration import choose_attention
+from hyperdreambooth.acceleration import choose_attention, compile_blocks
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_tokens, sample, tokenize
 from hyperdreambooth.finetune import Samples, draw_samples, fast_finetune
 from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, examples_of, generate, personalize_faces, predict, unpack
+from hyperdreambooth.personalize import Networks, drawn_as, examples_of, generate, personalize_faces, predict, unpack
 
 Numbers = NDArray[np.float64]
+Switch = Callable[[int], AbstractContextManager[object]]  # to a subject
 UNPACKED_AT_ONCE = 100
 
 
@@ -54,6 +55,10 @@ class Way(ABC):
     def finetuned(self, subjects: Sequence[int]) -> list[Numbers]:
         """The same before anything is rounded."""
         return self.personalize(subjects)
+
+    def switches(self) -> Mapping[str, Switch]:
+        """Ways to make the base model somebody's for the length of a `with`, and what distinguishes them."""
+        return {}
 
     def filled(self, orders: Sequence[Order]) -> list[str]:
         return [self.networks.config.fill_prompt(order.prompt) for order in orders]
@@ -93,11 +98,23 @@ class Ours(Way):
         for start in range(0, count, UNPACKED_AT_ONCE):
             unpack(self.networks, adapters[start : start + UNPACKED_AT_ONCE])
 
-    def switched(self, subject: int) -> AbstractContextManager[object]:
+    def switches(self) -> Mapping[str, Switch]:
+        return {"": self._attached, "alone": self._alone}
+
+    def _attached(self, subject: int) -> AbstractContextManager[object]:
         """The base model as this subject's, in a batch that may hold others."""
-        lidb = unpack(self.networks, [self.adapters[subject]])
-        base_model = self.networks.base_model
-        return attach(base_model, lidb, subject_of_sample=torch.zeros(1, dtype=torch.long, device=base_model.device))
+        return attach(self.networks.base_model, self._unpacked(subject), subject_of_sample=self._nobody_else)
+
+    def _alone(self, subject: int) -> AbstractContextManager[object]:
+        """The same where a batch holds nobody else: in the weights, and out again."""
+        return drawn_as(self.networks, self._unpacked(subject), self._nobody_else)
+
+    def _unpacked(self, subject: int) -> LiDB:
+        return unpack(self.networks, [self.adapters[subject]])
+
+    @property
+    def _nobody_else(self) -> Tensor:
+        return torch.zeros(1, dtype=torch.long, device=self.networks.base_model.device)
 
 
 class Base(Way):
@@ -133,11 +150,13 @@ def rows(lidb: LiDB) -> list[Numbers]:
     return list(torch.cat([lidb.a_train, lidb.b_train], dim=2).double().cpu().numpy())
 
 
-def make_way(method: Method, networks: Networks) -> Way:
+def make_way(method: Method, networks: Networks, *, compiled: bool = False) -> Way:
     """diffusers and peft are imported for those that use them only."""
     match method:
         case Method.OURS | Method.BASE:
             choose_attention(networks.base_model)  # as the worker does; the method has this process to itself
+            if compiled:
+                compile_blocks(networks.base_model)
             return Ours(networks) if method is Method.OURS else Base(networks)
         case _:
             from benchmarks.many_subjects.peft_ways import PEFT_WAYS

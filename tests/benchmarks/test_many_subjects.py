@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from benchmarks.many_subjects import floor, ways
 from benchmarks.many_subjects.__main__ import main, parse
 from benchmarks.many_subjects.bench import Bench, checked
 from benchmarks.many_subjects.clock import clocked
@@ -22,10 +23,12 @@ from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, ran
 from benchmarks.many_subjects.orders import orders, subjects_of
 from benchmarks.many_subjects.picture import COLOURS, scaling_picture
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
+from benchmarks.many_subjects.shares import kind_of
 from benchmarks.many_subjects.ways import Ours, Way, make_way
+from hyperdreambooth.acceleration import compile_blocks, is_compiled
 from hyperdreambooth.attach import layer_table
 from hyperdreambooth.config import LiDBConfig
-from hyperdreambooth.diffusion import load_base_model
+from hyperdreambooth.diffusion import load_base_model, sample
 from hyperdreambooth.personalize import Networks
 from tests.hyperdreambooth.conftest import write_tiny_folder
 
@@ -92,7 +95,7 @@ def rows_of(document: dict[str, Any], method: Method, task: Task) -> list[dict[s
 
 
 def test_the_file_has_the_promised_shape(document: dict[str, Any], settings: Settings) -> None:
-    assert (document["model"], document["dtype"]) == (settings.model, "float32")
+    assert (document["model"], document["dtype"], document["acceleration"]) == (settings.model, "float32", "none")
     assert "1 threads" in document["hardware"]
     assert [document[name] for name in ("steps", "noise_draws", "sample_steps")] == [2, 2, 2]
     assert {(row["task"], row["method"], row["subjects"], row["mix"]) for row in document["rows"]} == {
@@ -131,10 +134,26 @@ def test_a_loop_is_timed_once_for_all_larger_batches(settings: Settings) -> None
     assert settings.timed(skewed, Method.HOTSWAP) == skewed
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer looks at it itself
+@pytest.mark.parametrize(("method", "task"), [(Method.OURS, Task.GENERATE), (Method.BASE, Task.PERSONALIZE)])
+def test_compiled_blocks_are_measured_too(
+    method: Method, task: Task, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "compile_blocks", partial(compile_blocks, backend="aot_eager"))  # generates no code
+    bench = Bench(replace(settings, acceleration="compile"), method)
+    assert is_compiled(bench.way.networks.base_model)
+    measured = bench.measure(Case(task, 2))
+    assert measured.seconds > 0
+    assert measured.difference is not None
+    assert measured.difference <= (1e-3 if task is Task.PERSONALIZE else 2)
+    assert not is_compiled(Bench(settings, method).way.networks.base_model)
+
+
 def test_a_table_and_a_picture_lie_beside_the_file(out: Path) -> None:
     text = out.with_suffix(".md").read_text()
     assert "| personalize |  | 2 | ours |" in text
     assert "| ours | 20 |" in text
+    assert "| ours, alone | 20 |" in text
     assert "where the time goes: generate" in text
     colours = {colour for _, colour in Image.open(out.with_suffix(".png")).getcolors(1 << 20) or ()}
     assert {rgb(COLOURS[Method.OURS]), rgb(COLOURS[Method.PEFT_LOOP])} <= colours
@@ -173,8 +192,7 @@ def largest_difference(some: Sequence[Image.Image], others: Sequence[Image.Image
 
 @pytest.mark.parametrize("method", [Method.PEFT_LOOP, Method.MERGED, Method.HOTSWAP])
 def test_a_switch_is_timed(method: Method, settings: Settings) -> None:
-    switched = Bench(settings, method).switches()
-    assert switched is not None
+    (switched,) = Bench(settings, method).switches().values()
     assert 0 < switched.p50_ms <= switched.p99_ms
 
 
@@ -206,14 +224,15 @@ def test_random_weights_of_that_shape_are_personalised_and_drawn() -> None:
     assert [image.size for image in ours.generate(orders(2, Mix.DISTINCT))] == [(64, 64)] * 2
 
 
-def test_flops_are_linear_in_steps(networks: Networks) -> None:
-    def flops(steps: int) -> tuple[int, int]:
-        finetune, sample = networks.config.finetune, networks.config.sample
-        config = replace(networks.config, finetune=replace(finetune, steps=steps), sample=replace(sample, steps=steps))
-        return personalize_flops(replace(networks, config=config)), generate_flops(replace(networks, config=config))
-
-    two, four, eight = (np.array(flops(steps)) for steps in (2, 4, 8))
-    np.testing.assert_array_equal(eight - four, 2 * (four - two))
+def test_flops_are_those_of_a_whole_run(networks: Networks) -> None:
+    finetune, sampling = replace(networks.config.finetune, steps=3), replace(networks.config.sample, steps=5)
+    networks = replace(networks, config=replace(networks.config, finetune=finetune, sample=sampling))
+    with _counter() as personalized:
+        Ours(networks).finetuned([0])
+    assert personalize_flops(networks) == personalized.get_total_flops() > 0
+    with _counter() as drawn:
+        sample(networks.base_model, ["a face"], seeds=[3], config=sampling)
+    assert generate_flops(networks) == drawn.get_total_flops() > 0
 
 
 def test_the_cpus_attention_is_counted_like_its_two_products() -> None:
@@ -226,8 +245,41 @@ def test_the_cpus_attention_is_counted_like_its_two_products() -> None:
     assert backward.get_total_flops() == 5 * (2 * 2 * 3 * 16 * 24 * 8)
 
 
-def test_the_best_rate_is_one() -> None:
-    assert best_rate(CPU, torch.float32, sides=[64]) > 1e6
+@pytest.mark.parametrize("faster", ["_products", "_convolutions"])
+def test_the_best_rate_is_the_faster_ones(faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"_products": 100, "_convolutions": 90}
+    for kind, flops in kinds.items():
+        seconds = 0.5 if kind == faster else 1.0
+        monkeypatch.setattr(floor, kind, lambda *_, work=(flops, seconds): iter([(work[0], lambda: work[1])]))
+    monkeypatch.setattr(floor, "_seconds", lambda call, device: call())
+    assert best_rate(CPU, torch.float32) == 2 * kinds[faster]
+
+
+def test_a_rate_counts_what_is_really_done() -> None:
+    for tried in (floor._products, floor._convolutions):
+        flops, call = next(tried(CPU, torch.float32))
+        with _counter() as counter:
+            call()
+        assert counter.get_total_flops() == flops
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64", "convolutions"),
+        ("void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16>", "convolutions"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64", "matrix products"),
+        ("aten::addmm", "matrix products"),
+        ("aten::bmm", "deltas and batched products"),
+        ("void pytorch_flash::flash_fwd_kernel<...>", "attention"),
+        ("triton_poi_fused_convolution_silu_3", "compiled code"),
+        ("aten::native_group_norm", "norms"),
+        ("Memcpy HtoD (Pinned -> Device)", "other"),
+    ],
+)
+def test_kernels_are_what_their_names_say(operator: str, kind: str) -> None:
+    assert kind_of(operator) == kind
 
 
 def test_the_first_and_the_last_of_a_batch_are_checked() -> None:

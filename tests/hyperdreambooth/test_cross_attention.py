@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from hyperdreambooth.attach import attach
+from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.cross_attention import Remembered, keys_and_values_once
-from hyperdreambooth.diffusion import BaseModel, encode_tokens, tokenize
+from hyperdreambooth.diffusion import BaseModel, encode_tokens, sample, tokenize
 from tests.hyperdreambooth.conftest import random_lidb
 
 PROMPTS = ["a photo of a [V] face", "a pencil sketch of a person", "a face"]
@@ -33,6 +34,24 @@ def test_remembered_keys_and_values_give_the_same_answers(base_model_double: Bas
             seat(texts)
             remembered = [answer(base_model, embeddings[texts], step=step) for step in (10, 500)]
     torch.testing.assert_close(remembered, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_a_whole_drawing_projects_each_prompt_once(base_model: BaseModel) -> None:
+    seen: dict[str, list[int]] = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: seen.setdefault(name, []).append(len(inputs[0]))
+        )
+        for name, module in base_model.unet.named_modules()
+        if name.endswith(("attn2.to_k", "attn2.to_v"))
+    ]
+    try:
+        sample(base_model, PROMPTS, seeds=[1, 2, 3], config=SampleConfig(steps=4, guidance=2.0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) == len(hooks) > 0
+    assert all(rows == [len(PROMPTS) + 1] for rows in seen.values())  # and the empty prompt
 
 
 def test_projections_are_back_after_an_exception(base_model: BaseModel) -> None:

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import (
@@ -128,6 +131,23 @@ def test_pictures_and_latents_have_the_models_own_shapes(base_model: BaseModel) 
     assert latents.shape == (3, *base_model.latent_shape)
     assert torch.equal(latents, encode_images(base_model, images))
     assert [image.size for image in decode_latents(base_model, latents)] == [(base_model.resolution,) * 2] * 3
+
+
+def test_the_autoencoder_sees_few_pictures_at_once(base_model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counted(call: Callable[[Tensor], object], batch: Tensor) -> object:
+        seen.append(len(batch))
+        return call(batch)
+
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(base_model.vae, name, partial(counted, getattr(base_model.vae, name)))
+    images = [Image.new("RGB", (16, 16), (10 * place, 90, 200)) for place in range(19)]
+    latents = encode_images(base_model, images)
+    assert seen == [8, 8, 3]
+    torch.testing.assert_close(latents[17:18], encode_images(base_model, images[17:18]))
+    decode_latents(base_model, latents)
+    assert max(seen) == 8
 
 
 def test_an_image_becomes_numbers_between_minus_one_and_one() -> None:

@@ -1,13 +1,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from hyperdreambooth.bank import flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig
-from hyperdreambooth.diffusion import BaseModel, tokenize
-from hyperdreambooth.finetune import Examples, fast_finetune, learning_rate, subject_losses
+from hyperdreambooth.diffusion import BaseModel, load_base_model, tokenize
+from hyperdreambooth.finetune import Examples, Flight, fast_finetune, learning_rate, subject_losses, take_step
 from hyperdreambooth.lidb import LiDB
 from tests.hyperdreambooth.conftest import LIDB, random_lidb
 
@@ -75,6 +76,19 @@ def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model:
 
     together, alone = gradient([0, 1, 2]), gradient([1])[0]
     assert torch.linalg.vector_norm(together[1] - alone) <= 1e-5 * torch.linalg.vector_norm(alone)
+
+
+def test_no_step_asks_the_device_for_a_value(tiny_folder: Path) -> None:
+    """On the meta device, which has no values: who waits for a GPU's is refused there."""
+    base_model = load_base_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
+    for network in (base_model.unet, base_model.vae, base_model.text_encoder):
+        network.to("meta")
+    examples, lidb = examples_of(base_model, [0, 1]), lidb_of(base_model, [0, 1])
+    examples = replace(examples, latents=examples.latents.to("meta"))
+    flight = Flight.of(base_model, lidb, examples, [CONFIG] * 2)
+    for step in (1, 2):
+        assert take_step(base_model, flight, lidb, step).device.type == "meta"
+    assert flight.optimizer.numbers.device.type == "meta"
 
 
 def test_the_same_seed_gives_the_same_numbers_bit_for_bit(base_model: BaseModel) -> None:

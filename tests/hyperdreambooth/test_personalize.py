@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.errors import Diverged, NoFace, WrongBaseModel
-from hyperdreambooth.personalize import Networks, Phase, examples_of, generate, personalize, predict, unpack
+from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.personalize import Networks, Phase, drawn_as, examples_of, generate, personalize, predict, unpack
 
 SAMPLE = SampleConfig(steps=3, guidance=2.0)
 
@@ -200,6 +201,21 @@ def test_an_adapter_of_another_base_model_is_refused(tiny_networks: Networks, ph
     stranger = replace(tiny_networks, base_model=replace(tiny_networks.base_model, weights_hash="0" * 64))
     with pytest.raises(WrongBaseModel):
         generate(stranger, [adapter], ["a {subject}"], seeds=[1], config=SAMPLE)
+
+
+def test_one_subject_is_in_the_weights_and_several_stand_beside_them(
+    tiny_networks: Networks, photo: Image.Image
+) -> None:
+    layers = list(tiny_networks.base_model.targets.values())
+    before = [layer.weight.clone() for layer in layers]
+    both = unpack(tiny_networks, personalized(tiny_networks, [photo, ImageOps.mirror(photo)], [1, 2]))
+    alone = LiDB(both.basis, both.a_train[:1], both.b_train[:1])
+    changed = {}
+    for name, lidb in (("both", both), ("alone", alone)):
+        with drawn_as(tiny_networks, lidb, torch.zeros(2, dtype=torch.long)):
+            changed[name] = [not torch.equal(layer.weight, own) for layer, own in zip(layers, before, strict=True)]
+    assert not any(changed["both"])
+    assert all(changed["alone"])
 
 
 def test_drawing_a_subject_leaves_the_base_model_as_it_was(tiny_networks: Networks, photo: Image.Image) -> None:
