@@ -21,6 +21,7 @@ from benchmarks.many_subjects.clock import clocked
 from benchmarks.many_subjects.floor import _counter, best_rate, generate_flops, personalize_flops
 from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, random_base_model, random_networks
 from benchmarks.many_subjects.orders import orders, subjects_of
+from benchmarks.many_subjects.peft_training import lora_layers
 from benchmarks.many_subjects.picture import COLOURS, scaling_picture
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import kind_of
@@ -183,6 +184,15 @@ def test_every_method_draws_the_pictures_that_ours_does(other_way: Way, networks
     difference = largest_difference(ours.generate(wanted), other_way.generate(wanted))
     # A LoRA file is rounded to fp16; without any adapter the pictures are others altogether.
     assert difference > 20 if "Base" in type(other_way).__name__ else difference <= 4
+
+
+def test_pefts_training_is_about_our_layers_and_leaves_none_of_its_own(networks: Networks) -> None:
+    rank, before = networks.config.finetune.rank, dict(networks.base_model.unet.named_modules())
+    with lora_layers(networks, rank=rank, seed=0) as parameters:
+        trained = sum(parameter.numel() for parameter in parameters)
+        assert all(parameter.requires_grad for parameter in parameters)
+    assert trained == sum(rank * (layer.n + layer.m) for layer in networks.basis.table.layers)
+    assert dict(networks.base_model.unet.named_modules()) == before
 
 
 def largest_difference(some: Sequence[Image.Image], others: Sequence[Image.Image]) -> int:

@@ -82,6 +82,20 @@ def test_a_training_step_never_waits_for_the_gpu(base_model: BaseModel) -> None:
         take_step(base_model, flight, lidb, 2)
 
 
+def test_a_drawing_step_never_waits_for_the_gpu(base_model: BaseModel) -> None:
+    lidb, modes = random_lidb(base_model, subjects=2), {1: "error", 4: "default"}  # what is set up once may wait
+
+    def on_step(step: int, total: int) -> None:
+        torch.cuda.set_sync_debug_mode(modes.get(step, "error"))
+
+    try:
+        with attach(base_model, lidb, subject_of_sample=torch.tensor([1, 0], device=GPU)):
+            images = sample(base_model, PROMPTS[:2], seeds=[1, 2], config=SampleConfig(steps=4), on_step=on_step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(images) == 2
+
+
 def test_mixed_subjects_draw_what_each_draws_alone(base_model: BaseModel) -> None:
     lidb, config = random_lidb(base_model, subjects=3), SampleConfig(steps=3, guidance=2.0)
     with attach(base_model, lidb, subject_of_sample=torch.tensor([2, 0, 1], device=GPU)):
