@@ -9,11 +9,12 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from hyperdreambooth.config import from_json, to_json
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.training.config import RunConfig
 
+PATIENCE = timedelta(hours=12)  # of the other processes while the first one finds, cuts and encodes all pictures
 CONFIG, STATE, PART = "config.json", "state.json", ".part"
 Report = Callable[[int], None]
 
@@ -129,13 +131,17 @@ class Run:
 def open_run(config: RunConfig) -> Run:
     """Make or find the run's folder. OtherRun where it holds a run that was told something else."""
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.folder / "tensorboard")
+        mixed_precision=config.mixed_precision,
+        log_with="tensorboard",
+        project_dir=str(config.folder / "tensorboard"),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     path = config.folder / CONFIG
+    if path.exists():  # on every process: nobody waits for one that has given up
+        _refuse_other(from_json(type(config), path.read_text()), config)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         config.folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _refuse_other(from_json(type(config), path.read_text()), config)
         path.write_text(to_json(config) + "\n")
         for leftover in (config.folder / "checkpoints").glob(f"*{PART}"):
             shutil.rmtree(leftover)

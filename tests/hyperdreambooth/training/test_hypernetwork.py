@@ -35,7 +35,7 @@ def weights(config: HypernetworkRunConfig) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(
-    hypernetwork_run: HypernetworkRunConfig, tmp_path: Path
+    hypernetwork_run: HypernetworkRunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     straight = replace(hypernetwork_run, output=str(tmp_path / "straight"), steps=20, show_every=20)
     main(straight)
@@ -54,7 +54,11 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(
     assert process.wait() == -signal.SIGKILL
     assert not (killed.folder / "model").exists()
 
+    newest = max((killed.folder / "checkpoints").glob("???????"))
+    assert json.loads((newest / "config.json").read_text()) == json.loads(to_json(killed))
+    capfd.readouterr()
     main(killed)
+    assert f"going on from step {int(newest.name)}\n" in "".join(capfd.readouterr())
     assert weights(killed).keys() == weights(straight).keys()
     for name, weight in weights(straight).items():
         assert torch.equal(weights(killed)[name], weight), name
