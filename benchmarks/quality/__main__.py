@@ -124,7 +124,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--clip", help="a folder or hub id: adds CLIP-I and CLIP-T to the remarks")
     parser.add_argument("--dino", help="the same for DINO")
     parser.add_argument("--facenet", type=Path, help="an ONNX file: adds a third judge of identity to the remarks")
-    parser.add_argument("--finetune-steps", type=int, help="at most so many in our own rows: a check, no measurement")
+    parser.add_argument("--finetune-steps", type=int, help="at most so many iterations: a check, no measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = vars(parser.parse_args(arguments))
     rows, out, threads = given.pop("rows"), given.pop("out"), given.pop("threads")

@@ -90,7 +90,7 @@ class Bench:
     @cached_property
     def class_images(self) -> ClassImages:
         """For prior preservation; drawn once for each base model, and kept."""
-        count, config = DREAMBOOTH.prior_images, self.networks.config
+        count, config = self.limited(DREAMBOOTH.prior_images), self.networks.config
         path = self.folder / f"class-images-{count}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,10 @@ class Bench:
             np.save(path, drawn.latents.cpu().numpy())
         prompt = config.instance_prompt.replace("{subject}", config.class_noun)
         return ClassImages(torch.from_numpy(np.load(path)).to(self.device), prompt)
+
+    def limited(self, count: int) -> int:
+        """Iterations, or pictures drawn beforehand: fewer where a run only checks that all works."""
+        return count if self.settings.finetune_steps is None else min(count, self.settings.finetune_steps)
 
     def true_pictures(self, own: int) -> list[Image.Image]:
         """Another view for each question, in the style that it asks for. Three rows want them: they are kept."""

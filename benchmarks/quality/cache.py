@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.judging import Gallery
+from benchmarks.quality.report import hardware
 from benchmarks.quality.row import Outcome, Row
 from hyperdreambooth.config import to_json
 
@@ -21,7 +22,9 @@ class Cache:
 
     def __init__(self, bench: Bench, row: Row) -> None:
         asked = [(question.prompt, question.number) for question in bench.asked]
-        key = _hash([row.settings, to_json(bench.networks.config.sample), asked, bench.other_prompts])
+        wishes = [to_json(bench.networks.config), bench.networks.basis.learned_hash]
+        computer = hardware(bench.device)  # another one's seconds can't be compared
+        key = _hash([row.settings, *wishes, asked, bench.other_prompts, computer])
         self.folder = bench.folder / f"{row.method}-{key}"
 
     def outcome(self, who: int) -> Outcome | None:

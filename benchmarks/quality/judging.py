@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.quality.calibration import Judges
 from benchmarks.quality.people import Person
 from benchmarks.quality.questions import Question, photo_places
-from hyperdreambooth.metrics.face_judges import Embedding
+from hyperdreambooth.metrics.face_judges import DlibJudge, Embedding, SFaceJudge
 from hyperdreambooth.metrics.scores import change, cosine, identity, is_first, pixel_likeness, spread
 from hyperdreambooth.portraits.styles import Style
 
@@ -112,11 +112,11 @@ def _published_scores(
 
 
 def _harm(judges: Judges, before: Sequence[Look], after: Sequence[Look]) -> float:
-    """How far other people moved, averaged over both judges. Where the base model drew no face there is nobody."""
+    """How far other people moved, averaged over SFace and dlib. Where the base model drew no face there is nobody."""
     moved = [
         change(one[name], None if other is None else other[name], judges.anchors[name, Style.PHOTO])
         for one, other in zip(before, after, strict=True)
         if one is not None
-        for name in judges.panel.names
+        for name in (SFaceJudge.name, DlibJudge.name)
     ]
     return float(np.mean(moved)) if moved else 0.0

@@ -1,7 +1,8 @@
 """Each baseline's best learning rate on mini, found on people that the table doesn't use.
 
 `python -m benchmarks.quality.learning_rates --identities 4 --rows dreambooth,lora_4` tries multiples of the published
-rates, judges identity by both judges, and writes `learning_rates.json`, which the table reads.
+rates, judges identity by both judges, and writes `learning_rates.json`, which the table reads. Factors that were tried
+before, on as many people and the same base model, stay in it.
 """
 
 import argparse
@@ -38,14 +39,17 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
     found = json.loads(path.read_text()) if path.exists() else {"rates": {}, "tried": {}}
     for name in names:
         rates = {own: published_rate(bench, own) for own in (name, *KIN.get(name, ()))}
-        tried: dict[float, float] = {}
+        about = {"published": rates[name], "identities": len(bench.people), "base_model": bench.base_model.weights_hash}
+        before = found["tried"].get(name, {})
+        known = before.get("identity_by_factor", {}) if before.items() >= about.items() else {}
+        tried = {float(factor): identity for factor, identity in known.items()}
         for factor in factors:
             row = all_rows(bench, {name: rates[name] * factor})[name]
             _, measured = measure(bench, judges, gallery, row)
             scores = [person.scores for person in measured.people]
             tried[factor] = float(np.mean([[one["identity_sface"], one["identity_dlib"]] for one in scores]))
         best = max(tried, key=lambda factor: tried[factor])
-        found["tried"][name] = {"published": rates[name], "identities": len(bench.people), "identity_by_factor": tried}
+        found["tried"][name] = about | {"identity_by_factor": tried}
         found["rates"] |= {own: rate * best for own, rate in rates.items()}
         path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
 

@@ -49,7 +49,7 @@ class NobodyAttached:
 def all_rows(bench: Bench, rates: Mapping[str, float] | None = None) -> dict[str, Row]:
     """Every row there is, in the order of the table; `rates` in the place of the learning rates that were found."""
     rates = found_rates() if rates is None else rates
-    rows = (*_own_rows(bench), *_baseline_rows(rates), *_relaxed_rows(bench, rates), *_anchors())
+    rows = (*_own_rows(bench), *_baseline_rows(bench, rates), *_relaxed_rows(bench, rates), *_anchors())
     return {row.name: row for row in rows}
 
 
@@ -132,14 +132,14 @@ def _relaxed_lora(bench: Bench, person: Person, finetune: FinetuneConfig) -> Per
     return relaxed_lora(bench.base_model, prediction, examples, finetune, subject=config.subject)
 
 
-def _baseline_rows(rates: Mapping[str, float]) -> Iterator[Row]:
+def _baseline_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
     def row(
         name: str,
         budget: Budget,
         personalize: Callable[[Bench, Person, Budget], Personalized],
         prepare: Callable[[Bench], object] = lambda bench: None,
     ) -> Row:
-        budget = budget.at(rates.get(name, budget.learning_rate))
+        budget = replace(budget.at(rates.get(name, budget.learning_rate)), iterations=bench.limited(budget.iterations))
         return MethodRow(
             name,
             name,
@@ -216,5 +216,4 @@ def _finetune(bench: Bench) -> FinetuneConfig:
 
 
 def _limited(bench: Bench, finetune: FinetuneConfig) -> FinetuneConfig:
-    steps = bench.settings.finetune_steps
-    return finetune if steps is None else replace(finetune, steps=min(steps, finetune.steps))
+    return replace(finetune, steps=bench.limited(finetune.steps))

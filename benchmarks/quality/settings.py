@@ -28,4 +28,4 @@ class Settings:
     )
     dino: str | None = None
     facenet: Path | None = None  # an ONNX file
-    finetune_steps: int | None = None  # fewer steps for our own rows: a check that all runs, not a measurement
+    finetune_steps: int | None = None  # fewer iterations for every row: a check that all runs, not a measurement

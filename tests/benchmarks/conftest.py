@@ -32,7 +32,8 @@ def noisy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": LATENT_SIDE}))
     path = folder / "personalization.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample": {"steps": 2}}))
+    wishes = {"sample": {"steps": 2}, "identifier": "a"}  # of one token, as Textual Inversion wants it
+    path.write_text(json.dumps(json.loads(path.read_text()) | wishes))
     base_model = load_base_model(str(folder), device=CPU, dtype=torch.float32)
     config = HypernetworkConfig(width=16, heads=2, encoder_layers=1)
     hypernetwork = Hypernetwork(config, aux_basis(base_model, LIDB), base_model.latent_shape)

@@ -2,24 +2,27 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import learning_rates, trials
+from benchmarks.quality import cache, learning_rates, trials
 from benchmarks.quality.__main__ import chosen_rows, main, parse
 from benchmarks.quality.bench import Bench
-from benchmarks.quality.judging import METRICS
+from benchmarks.quality.calibration import Judges, calibrated_judges
+from benchmarks.quality.judging import METRICS, judge, make_gallery
 from benchmarks.quality.row import MethodRow
 from benchmarks.quality.rows import all_rows
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.config import PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
+from hyperdreambooth.metrics.published import Clip, Dino
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.
@@ -127,6 +130,54 @@ def test_rows_that_differ_in_nothing_but_their_name_are_run_once(
     assert one["seconds"] == other["seconds"]
 
 
+def test_what_another_computer_took_is_not_this_ones(
+    settings: Settings, bench: Bench, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, who = all_rows(bench)["hyperdreambooth"], bench.people[0].seed
+    assert cache.Cache(bench, row).outcome(who) is not None
+    monkeypatch.setattr(cache, "hardware", lambda device: "another processor")
+    assert cache.Cache(bench, row).outcome(who) is None
+
+
+def test_every_row_runs_from_end_to_end(settings: Settings, tmp_path: Path) -> None:
+    """With two iterations each: that a baseline learns is held beside it."""
+    kept = tmp_path / "all.json"
+    main(replace(settings, identities=1), [], kept)
+    rows = {row["name"]: row for row in json.loads(kept.read_text())["rows"]}
+    assert set(PROMISED) <= set(rows)
+    assert {row["identities"] for row in rows.values()} == {1}
+    assert max(row["iterations"] for row in rows.values()) == 2
+    trained = [row for row in rows.values() if row["iterations"]]
+    assert all(row["bytes"] > 0 < row["seconds"] for row in trained)
+
+
+def test_the_papers_judges_are_remarks_and_change_nothing_else(settings: Settings, bench: Bench, out: Path) -> None:
+    judges = calibrated_judges(bench.head, settings, size=bench.size)
+    gallery = make_gallery(judges, bench.people, bench.others)
+    pictures = bench.true_pictures(0)
+
+    def judged(with_judges: Judges) -> dict[str, float]:
+        return judge(with_judges, gallery, 0, bench.asked, pictures, bench.others)
+
+    plain, more = judged(judges), judged(replace(judges, clip=cast(Clip, Colours()), dino=cast(Dino, Colours())))
+    assert {name: more[name] for name in plain} == plain
+    photo, *colours = Colours().images([bench.people[0].portrait, *pictures])
+    of_prompts = Colours().prompts(["" for _ in pictures])
+    assert more["dino"] == more["clip_i"] == pytest.approx(np.mean([colour @ photo for colour in colours]))
+    assert more["clip_t"] == pytest.approx(np.mean(np.sum(np.stack(colours) * of_prompts, axis=1)))
+
+
+class Colours:
+    """In the place of CLIP and DINO: a picture is its mean colour, and every prompt is red."""
+
+    def images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        means = np.stack([np.asarray(picture.convert("RGB"), float).mean(axis=(0, 1)) for picture in pictures])
+        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+
+    def prompts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.tile([1.0, 0.0, 0.0], (len(texts), 1))
+
+
 def test_a_slow_row_that_took_its_minutes_gets_no_more_people(
     settings: Settings, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +196,13 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
     best = max(tried["identity_by_factor"], key=tried["identity_by_factor"].get)
     expected = tried["published"] * float(best)
     assert found["rates"] == dict.fromkeys(("relaxed_lora_2", "relaxed_lora_4", "relaxed_lora_8"), expected)
+    learning_rates.main(settings, ["relaxed_lora_4"], [4.0], path)
+    again = json.loads(path.read_text())["tried"]["relaxed_lora_4"]["identity_by_factor"]
+    assert again.keys() == {"0.5", "2.0", "4.0"}, "what was tried before stays"
+    assert {factor: again[factor] for factor in ("0.5", "2.0")} == tried["identity_by_factor"]
+    learning_rates.main(replace(settings, identities=1), ["relaxed_lora_4"], [1.0], path)
+    fewer = json.loads(path.read_text())["tried"]["relaxed_lora_4"]["identity_by_factor"]
+    assert fewer.keys() == {"1.0"}, "unless it was tried on other people"
     bench = Bench(settings)
     for name in found["rates"]:
         assert f'"learning_rate":{expected}' in all_rows(bench, found["rates"])[name].settings
