@@ -1,6 +1,10 @@
 """What each method publishes: iterations, learning rate, prior. Where paper and usual code differ, both are named.
 
 A learning rate published for Stable Diffusion need not suit a small model: `at` replaces it, and the tables say so.
+What else differs from the published code: the one photo is seen with one prompt, once a step (Textual Inversion and
+Custom Diffusion take batches of 2 to 8 and turn through templates); Custom Diffusion's pictures of the class are drawn
+by the base model instead of fetched, and its photo is not shrunk and enlarged at random; LoRA and SVDiff train the text
+encoder's layers too, which their code leaves to an option.
 """
 
 from dataclasses import dataclass, replace
