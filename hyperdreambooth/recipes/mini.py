@@ -1,7 +1,7 @@
 """Make the shipped small model from nothing: `python -m hyperdreambooth.recipes.mini` (or `make mini`).
 
 Pictures, autoencoder, base model, aux matrices, fitted people, hypernetwork, a sharper decoder, figures, model card:
-six hours on two CPU cores, or on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after`
+seven hours on two CPU cores, or on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after`
 stops it in time.
 START HERE for how `mini` was made; each stage is a file of its own.
 """
@@ -50,7 +50,7 @@ class Plan:
     decoder_steps: int = train_decoder.DecoderConfig.steps
 
 
-# Of four times the batch (`stage.py`): 4.6 million pictures for the base model. A guess that no run has tested yet.
+# Of four times the batch (`stage.py`): 6.1 million pictures for the base model. A guess that no run has tested yet.
 GPU_PLAN = Plan(
     identities=16_000,
     vae_steps=12_000,
