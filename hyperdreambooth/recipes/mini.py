@@ -1,8 +1,8 @@
 """Make the shipped small model from nothing: `python -m hyperdreambooth.recipes.mini` (or `make mini`).
 
 Pictures, autoencoder, base model, aux matrices, fitted people, hypernetwork, a sharper decoder, figures, model card:
-seven hours on two CPU cores, or on a GPU with a larger plan. Stopped at any point, it goes on from there; `--stop-after`
-stops it in time.
+seven hours on two CPU cores, or on a GPU with a larger plan. Stopped at any point, it goes on from there;
+`--stop-after` stops it in time.
 START HERE for how `mini` was made; each stage is a file of its own.
 """
 
