@@ -49,7 +49,7 @@ class EvaluateConfig:
     photos: int = 48
     styled: int = 6  # pictures of each style
     pictures_each: int = 2  # of each personalised person, with different seeds
-    probe_people: int = 100  # whose renders the style probe is fitted on
+    probe_people: int = 400  # whose renders the style probe is fitted on
 
 
 @dataclass(frozen=True)
