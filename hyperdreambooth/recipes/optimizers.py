@@ -45,7 +45,10 @@ class Muon(torch.optim.Optimizer):
     def _step_one(self, group: dict[str, Any], matrix: nn.Parameter) -> None:
         if matrix.grad is None:
             return
-        average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+        state = self.state[matrix]
+        if "average" not in state:
+            state["average"] = torch.zeros_like(matrix)
+        average = state["average"]
         average.lerp_(matrix.grad, 1 - group["momentum"])
         ahead = matrix.grad.lerp(average, group["momentum"]).flatten(1)
         size = ADAMS_SIZE * math.sqrt(max(ahead.shape))

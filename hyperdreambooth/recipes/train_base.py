@@ -83,7 +83,7 @@ def main(config: BaseConfig) -> None:
     nothing = _tokens(mini, [""])
     averaged = copy.deepcopy(mini)
     parameters = [*mini.unet.parameters(), *mini.text_encoder.parameters()]
-    optimizers = optimizers_of(mini, config)
+    optimizers = optimizers_of(mini, parameters, config)
     networks = [mini.unet, mini.text_encoder, averaged.unet, averaged.text_encoder]
     checkpoint = Checkpoint(config.folder / "base.pt", networks=networks, optimizers=optimizers)
     budget = config.budget()
@@ -131,16 +131,11 @@ def untrained(config: BaseConfig, captions: list[list[str]]) -> Mini:
     return mini.to(config.device)
 
 
-def optimizers_of(mini: Mini, config: BaseConfig) -> list[torch.optim.Optimizer]:
+def optimizers_of(mini: Mini, parameters: Iterable[nn.Parameter], config: BaseConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices within the networks, AdamW for what they read and write, biases and norms."""
     matrices = hidden_matrices([mini.unet, mini.text_encoder], but=[mini.unet.conv_in, mini.unet.conv_out])
     chosen = {id(matrix) for matrix in matrices}
-    others = [
-        parameter
-        for network in (mini.unet, mini.text_encoder)
-        for parameter in network.parameters()
-        if id(parameter) not in chosen
-    ]
+    others = [parameter for parameter in parameters if id(parameter) not in chosen]
     rate, decay = config.learning_rate, config.weight_decay
     return [
         Muon(matrices, learning_rate=rate, weight_decay=decay, threads=config.threads),
