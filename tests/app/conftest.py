@@ -44,7 +44,8 @@ async def serving(service: FastAPI) -> AsyncIterator[str]:
     """The address where the application listens, as it does when it is deployed."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = Server(uvicorn.Config(service, log_config=None, timeout_graceful_shutdown=1))
+        # As deployed: uvicorn's own five seconds end just when a test comes back to an idle connection.
+        server = Server(uvicorn.Config(service, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=1))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(30):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
