@@ -14,7 +14,7 @@ from benchmarks.quality.report import hardware
 from benchmarks.quality.row import Outcome, Row
 from hyperdreambooth.config import to_json
 
-JUDGING = 2  # raise it when a metric is computed in another way: judgements kept so far no longer count
+JUDGING = 3  # raise it when a metric is computed in another way: judgements kept so far no longer count
 
 
 class Cache:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 import hyperdreambooth.portraits
-from benchmarks.quality.people import CALIBRATION, caption, true_picture, true_styles
+from benchmarks.quality.people import CALIBRATION, caption, draw_people, true_styles
 from benchmarks.quality.settings import Settings
+from hyperdreambooth.faces import FaceDetector
 from hyperdreambooth.metrics.anchors import Anchors, measure_anchors
 from hyperdreambooth.metrics.face_judges import DlibJudge, Embedding, FaceJudge, FacePanel, SFaceJudge
 from hyperdreambooth.metrics.image_features import ImageFeatures
@@ -21,6 +21,7 @@ from hyperdreambooth.metrics.published import Clip, Dino, FaceNet
 from hyperdreambooth.metrics.sentences import Sentences
 from hyperdreambooth.portraits.head import Head
 from hyperdreambooth.portraits.styles import Style
+from hyperdreambooth.recipes.style_probe import softened
 
 STYLES = tuple(Style)
 
@@ -47,10 +48,10 @@ def calibrated_judges(head: Head, settings: Settings, *, size: int) -> Judges:
     panel = FacePanel(face_judges if facenet is None else (*face_judges, FaceNet(facenet)))
     features, sentences = ImageFeatures(), Sentences()
     names = "-".join((*panel.names, _file_hash([facenet] if facenet else [])))
-    path = settings.work / f"calibration-{people}-{size}-{names}-{_renderer_hash()}.npz"
+    path = settings.work / f"calibration-{people}-{size}-{names}-{_sources_hash()}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        measured = _measure(head, panel, features, people=people, size=size)
+        measured = _measure(head, panel, features, count=people, size=size)
         aside = path.with_suffix(".part.npz")
         np.savez(aside, **measured)  # type: ignore[arg-type]  # numpy's stub takes the arrays for a flag
         aside.replace(path)
@@ -60,14 +61,15 @@ def calibrated_judges(head: Head, settings: Settings, *, size: int) -> Judges:
         for judge in panel.names
         for style in STYLES
     }
-    captions = [caption(head, CALIBRATION + number, style) for number in range(people) for style in STYLES]
+    captions = [caption(head, int(who), style) for who in measured["people"] for style in STYLES]
     return Judges(
         panel,
         features,
         sentences,
         anchors,
-        StyleProbe.fit(measured["features"], [style for _ in range(people) for style in STYLES]),
-        TextScore.fit(measured["features"], sentences(captions)),
+        # Each render was seen twice, as it is and softened: what is asked is the style, not the sharpness.
+        StyleProbe.fit(measured["features"], list(STYLES) * people * 2),
+        TextScore.fit(measured["features"], np.tile(sentences(captions), (2, 1))),
         Clip(settings.clip) if settings.clip else None,
         Dino(settings.dino) if settings.dino else None,
         f"{path.stem} {settings.clip} {settings.dino}",
@@ -75,16 +77,18 @@ def calibrated_judges(head: Head, settings: Settings, *, size: int) -> Judges:
 
 
 def _measure(
-    head: Head, panel: FacePanel, features: ImageFeatures, *, people: int, size: int
-) -> dict[str, NDArray[np.float32]]:
-    """Photos of view 0, and view 1 in all styles, as the judges see them."""
-    photos: list[Image.Image] = []
-    styled: list[list[Image.Image]] = []
-    for who in range(CALIBRATION, CALIBRATION + people):
-        photos.append(true_picture(head, who, view=0, style=Style.PHOTO, size=size))
-        styled.append([picture for _, picture in true_styles(head, who, view=1, size=size)])
-    measured = {"features": features([picture for pictures in styled for picture in pictures])}
-    columns = {"photos": photos} | {str(style): [row[place] for row in styled] for place, style in enumerate(STYLES)}
+    head: Head, panel: FacePanel, features: ImageFeatures, *, count: int, size: int
+) -> dict[str, NDArray[Any]]:
+    """Portraits as every method gets them, and view 1 in all styles, as the judges see them."""
+    people = draw_people(head, FaceDetector(), count=count, first=CALIBRATION, seed=0, size=size)
+    styled = [[picture for _, picture in true_styles(head, one.seed, view=1, size=size)] for one in people]
+    renders = [picture for pictures in styled for picture in pictures]
+    measured: dict[str, NDArray[Any]] = {
+        "people": np.array([one.seed for one in people]),
+        "features": features([*renders, *map(softened, renders)]),
+    }
+    columns = {"photos": [one.portrait for one in people]}
+    columns |= {str(style): [pictures[place] for pictures in styled] for place, style in enumerate(STYLES)}
     for column, pictures in columns.items():
         looks = [panel(picture) for picture in pictures]
         for judge in panel.names:
@@ -103,9 +107,9 @@ def _found(rows: NDArray[Any]) -> list[Embedding | None]:
     return [None if np.isnan(row).any() else row for row in rows]
 
 
-def _renderer_hash() -> str:
-    """Other pictures, other anchors: what was kept is for this renderer alone."""
-    return _file_hash(sorted(Path(hyperdreambooth.portraits.__path__[0]).glob("*.py")))
+def _sources_hash() -> str:
+    """Other pictures, other anchors: what was kept is for this renderer, and this way of measuring, alone."""
+    return _file_hash([*sorted(Path(hyperdreambooth.portraits.__path__[0]).glob("*.py")), Path(__file__)])
 
 
 def _file_hash(paths: Sequence[Path]) -> str:

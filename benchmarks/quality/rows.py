@@ -29,8 +29,11 @@ RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learni
 
 # Our own curve of identity over seconds, beside DreamBooth's; and the photo without its mirror image, as others see it.
 FURTHER: dict[str, dict[str, int]] = {
+    "steps_20": {"steps": 20},
     "steps_100": {"steps": 100},
     "photo_alone": {"views": 1},
+    "photo_alone_100": {"views": 1, "steps": 100},
+    "photo_alone_200": {"views": 1, "steps": 200},
     "photo_alone_400": {"views": 1, "steps": 400},
 }
 
@@ -62,7 +65,12 @@ def _own_rows(bench: Bench) -> Iterator[Row]:
     guess = replace(finetune, steps=0, rank=bench.networks.prediction_rank)
     yield _hyper_row(bench, "hyperdreambooth", finetune)
     yield _hyper_row(bench, "hypernetwork_only", guess)
-    for name, config, slow in (("no_hypernetwork", finetune, False), ("lidb", from_start, True)):
+    alone = (
+        ("no_hypernetwork", finetune, False),
+        ("lidb_40", replace(from_start, steps=finetune.steps), False),  # at its own learning rate, our number of steps
+        ("lidb", from_start, True),
+    )
+    for name, config, slow in alone:
         yield MethodRow(
             name,
             "lidb",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hyperdreambooth.metrics.anchors import Anchors
 from hyperdreambooth.metrics.face_judges import Embedding
@@ -43,14 +43,20 @@ def spread(features: Sequence[Features]) -> float:
 
 
 def pixel_likeness(picture: Image.Image, photo: Image.Image) -> float:
-    """Correlation of the very pixels with the photo's, at its size: 1 is the photo itself, 0 unrelated.
+    """Correlation of the very pixels with the photo's or its mirror image's: 1 is the photo itself, 0 unrelated.
 
-    The mean colour is taken out, so that a like background alone is no copy.
+    The larger of the two: a method that learns the mirror image as well may have either by heart. The mean colour is
+    taken out, so that a like background alone is no copy.
     """
-    pixels = [np.asarray(image.convert("RGB").resize(photo.size), np.float64) for image in (picture, photo)]
-    one, other = ((values - values.mean(axis=(0, 1))).ravel() for values in pixels)
-    norms = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(one @ other / norms) if norms > 0 else 0.0
+    one = _without_mean_colour(picture.resize(photo.size))
+    others = [_without_mean_colour(view) for view in (photo, ImageOps.mirror(photo))]
+    norms = [np.linalg.norm(one) * np.linalg.norm(other) for other in others]
+    return max(float((one * other).sum() / norm) if norm else 0.0 for other, norm in zip(others, norms, strict=True))
+
+
+def _without_mean_colour(picture: Image.Image) -> Features:
+    pixels = np.asarray(picture.convert("RGB"), np.float64)
+    return np.asarray(pixels - pixels.mean(axis=(0, 1)))
 
 
 def change(before: Embedding, after: Embedding | None, anchors: Anchors) -> float:

@@ -22,7 +22,7 @@ from hyperdreambooth.acceleration import choose_attention, quick_dtype
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.basis import load_learned
-from hyperdreambooth.config import load_personalize_config, to_json
+from hyperdreambooth.config import FinetuneConfig, load_personalize_config, to_json
 from hyperdreambooth.diffusion import BaseModel, encode_images, load_base_model
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
@@ -39,10 +39,15 @@ BATCH = 16  # people who are fitted at once
 
 @dataclass(frozen=True, kw_only=True)
 class FitPeopleConfig(WorkConfig):
-    """How many people, and how far: twelve steps of the hundred that a finetuning without a prediction takes."""
+    """How many people, and how far.
+
+    Steps matter more than draws: 32 of three take as long as 12 of eight, and show four tenths more of the person
+    (docs/experiments.md, "How far the teacher goes").
+    """
 
     people: int = 5300  # the first ones, or all that there are; whole blocks of pictures are fitted
-    steps: int = 12
+    steps: int = 32
+    noise_draws: int = 3
     seed: int = 7  # of the start and the noise that all share
     processes: int = 2
 
@@ -65,9 +70,13 @@ class FittedPeople:
 
 
 def main(config: FitPeopleConfig) -> None:
-    """Write a file for every block that isn't there yet."""
+    """Write a file for every block that isn't there yet. People who were fitted otherwise are not mixed with them."""
     folder = fitted_folder(config)
     folder.mkdir(exist_ok=True)
+    settings, before = to_json(settings_of(config)), folder / "settings.json"
+    if before.exists() and before.read_text() != settings:
+        raise ValueError(f"{folder} holds people who were fitted otherwise: {before.read_text()}")
+    before.write_text(settings)
     missing = [first for first in config.blocks if not _path(folder, first).exists()]
     progress = Progress(NAME, total=len(missing), unit="blocks")
     with ExitStack() as stack:
@@ -95,6 +104,12 @@ def fitted_folder(config: WorkConfig) -> Path:
     return config.folder / f"fitted-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
+def settings_of(config: FitPeopleConfig) -> FinetuneConfig:
+    """As the base model's folder says, but as far as this recipe goes."""
+    wishes = load_personalize_config(config.folder / config.base)
+    return replace(wishes.finetune_from_start, steps=config.steps, noise_draws=config.noise_draws)
+
+
 def load_fitted_people(config: WorkConfig) -> FittedPeople:
     """Everybody who was fitted so far, in order."""
     blocks = [np.load(path) for path in sorted(fitted_folder(config).glob("*.npz"))]
@@ -119,8 +134,7 @@ def fit_block(config: FitPeopleConfig, first: int) -> None:
 
 def fit(base_model: BaseModel, basis: AuxBasis, config: FitPeopleConfig, latents: Tensor) -> LiDB:
     """Some people [S, 2, c, h, w] from the start that all share."""
-    wishes = load_personalize_config(config.folder / config.base)
-    finetune, people = replace(wishes.finetune_from_start, steps=config.steps), len(latents)
+    wishes, finetune, people = load_personalize_config(config.folder / config.base), settings_of(config), len(latents)
 
     def same_for_everybody() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(config.seed) for _ in range(people)]

@@ -28,7 +28,8 @@ class StyleProbe:
         Fitted on them as they are and a little blurred: a drawing of the model is softer than a render, and what is
         asked is its style, not its sharpness.
         """
-        features = _features(np.concatenate([pictures, _blurred(pictures)]))
+        soft = np.stack([np.asarray(softened(Image.fromarray(picture))) for picture in pictures])
+        features = _features(np.concatenate([pictures, soft]))
         scale = features.std(0) + 1e-6
         rows = _with_one(features / scale)
         wanted = np.eye(len(STYLES))[np.tile(styles, 2)]
@@ -41,9 +42,9 @@ class StyleProbe:
         return guesses
 
 
-def _blurred(pictures: Array) -> Array:
-    soft = ImageFilter.GaussianBlur(BLUR)
-    return np.stack([np.asarray(Image.fromarray(picture).filter(soft)) for picture in pictures])
+def softened(picture: Image.Image) -> Image.Image:
+    """A render, as soft as a model of this size draws."""
+    return picture.filter(ImageFilter.GaussianBlur(BLUR))
 
 
 def _features(pictures: Array) -> Array:

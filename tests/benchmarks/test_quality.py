@@ -30,9 +30,13 @@ PROMISED = [
     "hyperdreambooth",
     "hypernetwork_only",
     "no_hypernetwork",
+    "lidb_40",
     "one_pass",
+    "steps_20",
     "steps_100",
     "photo_alone",
+    "photo_alone_100",
+    "photo_alone_200",
     "photo_alone_400",
     "dreambooth",
     "dreambooth_400",
@@ -86,6 +90,9 @@ def test_the_file_has_the_promised_shape(document: dict[str, Any]) -> None:
     for row in document["rows"]:
         assert set(row["metrics"]) == set(METRICS)
         assert all(value["low"] <= value["mean"] <= value["high"] for value in row["metrics"].values())
+        for name, value in row["metrics"].items():
+            assert np.mean(row["each"][name]) == pytest.approx(value["mean"], abs=1e-4)
+        assert len(row["each"]["seed"]) == 2
 
 
 def test_the_anchors_come_out(document: dict[str, Any]) -> None:

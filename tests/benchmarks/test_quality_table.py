@@ -17,11 +17,16 @@ def measured(name: str, identities: dict[int, float]) -> Measured:
 
 def test_an_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    covered = [
-        estimate["low"] <= 0.3 <= estimate["high"]
-        for estimate in (interval(rng.normal(0.3, 1, 40)) for _ in range(100))  # type: ignore[arg-type]  # an array
-    ]
-    assert 85 <= sum(covered) <= 100
+    for people in (4, 40):
+        estimates = [interval(rng.normal(0.3, 1, people).tolist()) for _ in range(400)]
+        covered = [estimate["low"] <= 0.3 <= estimate["high"] for estimate in estimates]
+        assert 0.92 <= np.mean(covered) <= 0.98, people
+
+
+def test_few_people_leave_more_doubt_than_their_spread() -> None:
+    # Student's t of two degrees of freedom: 4.303 standard errors.
+    assert interval([0.1, 0.2, 0.6])["high"] == pytest.approx(0.3 + 4.303 * np.sqrt(0.07 / 3), abs=1e-3)
+    assert interval([0.4]) == {"mean": 0.4, "low": 0.4, "high": 0.4}
 
 
 def test_people_who_agree_leave_no_doubt() -> None:

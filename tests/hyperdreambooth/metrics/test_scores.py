@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hyperdreambooth.metrics.anchors import Anchors, measure_anchors
 from hyperdreambooth.metrics.scores import change, identity, is_first, pixel_likeness, spread
@@ -57,6 +57,7 @@ def test_a_copy_is_told_from_another_picture_and_survives_a_change_of_light() ->
     assert pixel_likeness(photo, photo) == pytest.approx(1)
     assert pixel_likeness(darker, photo) > 0.99
     assert abs(pixel_likeness(noise_picture(1), photo)) < 0.2
+    assert pixel_likeness(ImageOps.mirror(photo), photo) == pytest.approx(1), "the mirror image is no other picture"
 
 
 def test_a_flat_picture_is_no_copy() -> None:

@@ -57,6 +57,15 @@ def test_everybody_is_fitted_in_order_and_no_block_twice(config: FitPeopleConfig
     assert len(people.numbers.unique(dim=0)) == PEOPLE
 
 
+def test_people_who_were_fitted_otherwise_are_not_mixed(config: FitPeopleConfig) -> None:
+    main(replace(config, people=BLOCK))
+    for other in (replace(config, steps=3), replace(config, noise_draws=1)):
+        with pytest.raises(ValueError, match="fitted otherwise"):
+            main(other)
+    main(config)
+    assert len(load_fitted_people(config).numbers) == PEOPLE
+
+
 def test_no_more_people_are_fitted_than_there_are(config: FitPeopleConfig) -> None:
     assert replace(config, people=3).blocks == replace(config, people=5300).blocks == [0, BLOCK]
     assert replace(config, people=2).blocks == [0]
