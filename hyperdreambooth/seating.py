@@ -13,7 +13,7 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 EVERYBODY = slice(None)
-ROWS_EACH = 8  # fewer are not worth a part: it would read all the weights for them (docs/experiments.md)
+ROWS_EACH = 8  # fewer are not worth a part: it would read all the weights for them (docs/experiments.md); of a picture each
 
 
 class Seating:
@@ -53,11 +53,11 @@ class Seating:
             self.rows, self.own_texts = before
 
     def in_parts(
-        self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int = 1
+        self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int | None = None
     ) -> list[Result]:
         """`work` on parts of a batch of `count`, in order, each on a core of its own; on a GPU on the whole.
 
-        So many neighbouring rows stay `together`.
+        So many neighbouring rows stay `together`, and are enough for a part.
 
         No operator mixes samples, so nobody notices. Threads inside every operation, torch's own way, wait for each
         other thousands of times a step; on a busy machine they wait for whoever holds a core.
@@ -65,6 +65,7 @@ class Seating:
         before, threads = torch.get_num_threads(), parts_of(count, device, together=together)
         if threads == 1:
             return [work(EVERYBODY)]
+        together = together or 1
         bounds = [count // together * place // threads * together for place in range(threads + 1)]
         parts = [slice(*pair) for pair in pairwise(bounds)]
         run = partial(self._run, work, together, torch.is_grad_enabled())
@@ -99,9 +100,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def parts_of(count: int, device: torch.device, *, together: int = 1) -> int:
+def parts_of(count: int, device: torch.device, *, together: int | None = None) -> int:
     """Into how many parts a batch of `count` is cut."""
-    return min(torch.get_num_threads(), max(1, count // max(ROWS_EACH, together))) if device.type == "cpu" else 1
+    return min(torch.get_num_threads(), max(1, count // (together or ROWS_EACH))) if device.type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)

@@ -44,7 +44,7 @@ PERSONALIZATION = PersonalizeConfig(
     instance_prompt="a photo of a {subject}",
     min_face_pixels=24,
     lidb=LiDBConfig(layers=(LayerKind.CONVOLUTION,), a=92, b=78),
-    finetune=replace(FINETUNE, learning_rate=0.05),  # from a prediction there is less way to go
+    finetune=replace(FINETUNE, learning_rate=0.08, noise_draws=4),  # from a prediction there is less way to go
     finetune_from_start=replace(FINETUNE, steps=100),
     sample=SampleConfig(steps=25, guidance=2.5),
 )

@@ -58,7 +58,7 @@ PHOTOS_TO_CHECK = 24
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig(StageConfig):
-    """Steps are for as many pictures as the weights of `start/` have seen, the last 3 300 steps as here, those before
+    """Steps are for as many pictures as the shipped weights have seen, the last 3 300 steps as here, those before
     of 48 and by AdamW.
     """
 

@@ -32,7 +32,7 @@ QUIET = -6.0  # log-variance at the start: noise that does not drown what the en
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig(StageConfig):
-    """Steps are what the weights of `start/` took."""
+    """Steps are what the shipped weights took."""
 
     steps: int = 8608
     batch: int = 16  # small: at this stage more steps help more than calmer ones

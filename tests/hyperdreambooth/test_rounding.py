@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import hyperdreambooth
-from hyperdreambooth import seating
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig
@@ -33,11 +32,8 @@ def one_thread_afterwards() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_a_subject_has_the_same_bits_in_any_batch(
-    base_model: BaseModel, monkeypatch: pytest.MonkeyPatch, batch: list[int]
-) -> None:
+def test_a_subject_has_the_same_bits_in_any_batch(base_model: BaseModel, batch: list[int]) -> None:
     alone = flatten(fast_finetune(base_model, lidb_of(base_model, [0]), examples_of(base_model, [0]), FINETUNE))[0]
-    monkeypatch.setattr(seating, "ROWS_EACH", 1)
     torch.set_num_threads(3)
     examples = examples_of(base_model, batch)
     together = flatten(fast_finetune(base_model, lidb_of(base_model, batch), examples, FINETUNE))[batch.index(0)]

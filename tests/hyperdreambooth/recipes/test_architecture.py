@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from hyperdreambooth import recipes
+import hyperdreambooth
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import load_base_model
 from hyperdreambooth.recipes.architecture import (
@@ -109,8 +109,8 @@ def test_no_file_is_larger_than_sixteen_mebibytes(folder: Path) -> None:
     assert sum(sizes) < 60e6
 
 
-def test_what_the_next_mini_starts_from_has_the_architecture_and_whole_words() -> None:
-    mini = load_mini(Path(recipes.__path__[0]) / "start")
+def test_the_shipped_mini_has_the_architecture_and_whole_words() -> None:
+    mini = load_mini(Path(hyperdreambooth.__path__[0]) / "mini")
     assert mini.vae.config.latent_channels == mini.unet.config.in_channels == LATENT_CHANNELS
     caption = "a pencil sketch of an old woman with long grey hair and glasses on a blue background"
     assert len(mini.tokenizer(caption).input_ids) == len(caption.split()) + 2

@@ -9,7 +9,7 @@ import torch
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import PERSONALIZATION_FILE, HypernetworkConfig, load_personalize_config, to_json
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.hypernetwork import Hypernetwork
+from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, load_hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
 from hyperdreambooth.recipes.fit_people import HELD_OUT, FittedPeople, fitted_folder
 from hyperdreambooth.recipes.pictures import PicturesConfig
@@ -18,6 +18,7 @@ from hyperdreambooth.recipes.train_hypernetwork import (
     TrainHypernetworkConfig,
     main,
     random_batch,
+    report,
     unexplained,
     untrained,
 )
@@ -100,6 +101,20 @@ def test_a_run_exports_a_hypernetwork_that_the_base_model_opens_and_goes_on_wher
     assert first.splitlines()[-1].split("held-out")[1] == capsys.readouterr().out.splitlines()[-1].split("held-out")[1]
 
 
+def test_the_exported_prediction_goes_further_from_the_mean_than_what_was_learned(
+    config: TrainHypernetworkConfig, base_model: BaseModel, people: FittedPeople
+) -> None:
+    basis = aux_basis(base_model, load_personalize_config(config.folder / "base").lidb)
+    learned = untrained(config, base_model, basis, people)
+    report(base_model, learned, people.rows(slice(2)), config)
+    exported = load_hypernetwork(config.folder / "base" / FOLDER, basis)
+    latents = people.latents[:2, 0].float()
+    with torch.no_grad():
+        near, far = (each(latents).a_train - learned.start_a for each in (learned, exported))
+    assert near.abs().mean() > 0.05
+    torch.testing.assert_close(far, config.gain * near, rtol=0.02, atol=0.02)
+
+
 def test_too_few_people_are_named(config: TrainHypernetworkConfig) -> None:
     second = fitted_folder(config) / f"{PEOPLE // 2:07d}.npz"
     second.unlink()
@@ -128,7 +143,9 @@ def test_a_warm_start_takes_the_hypernetwork_over(
     assert tiny_networks.hypernetwork is not None
     base_model, basis = tiny_networks.base_model, tiny_networks.basis
     warm = untrained(replace(config, start=tiny_folder), base_model, basis, people)
-    torch.testing.assert_close(warm.state_dict(), tiny_networks.hypernetwork.state_dict(), rtol=0, atol=0)
+    shipped = tiny_networks.hypernetwork.state_dict()
+    shipped["unit"] = shipped["unit"] / config.gain  # which the export multiplied in
+    torch.testing.assert_close(warm.state_dict(), shipped, rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in warm.parameters())
     assert not torch.equal(untrained(config, base_model, basis, people).start_a, warm.start_a)
 
