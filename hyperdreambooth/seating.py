@@ -13,7 +13,7 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 EVERYBODY = slice(None)
-ROWS_EACH = 8  # fewer are not worth a part: it would read all the weights for them (docs/experiments.md); of a picture each
+ROWS_EACH = 8  # pictures; fewer are not worth a part: it would read all the weights for them (docs/experiments.md)
 
 
 class Seating:
