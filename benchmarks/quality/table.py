@@ -12,17 +12,6 @@ from benchmarks.quality.judging import METRICS
 
 CONFIDENCE = 0.95
 REFERENCE = "hyperdreambooth"
-COMPARED = (
-    "identity_sface",
-    "identity_dlib",
-    "top1_sface",
-    "top1_dlib",
-    "image",
-    "prompt",
-    "diversity",
-    "harm",
-    "copy",
-)
 
 
 @dataclass(frozen=True)
@@ -88,7 +77,7 @@ def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
         pairs = [(own[person.who], person.scores) for person in than.people if person.who in own]
         if not _is_compared(better.name, than.name) or not pairs:
             continue
-        differences = {name: interval([one[name] - other[name] for one, other in pairs]) for name in COMPARED}
+        differences = {name: interval([one[name] - other[name] for one, other in pairs]) for name in METRICS}
         compared.append({"better": better.name, "than": than.name, "identities": len(pairs), "by": differences})
     return compared
 
