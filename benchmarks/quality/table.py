@@ -37,7 +37,7 @@ class Measured:
 def interval(values: Sequence[float]) -> dict[str, float]:
     """Mean and its 95 % interval by Student's t: mean ± t sqrt(variance / people). One person alone has none.
 
-    Where four people have to do, the bootstrap's interval is a third too narrow.
+    Where four people have to do, a bootstrap's interval is hardly more than half as wide as it should be.
     """
     numbers = np.asarray(values, np.float64)
     mean, wide = float(numbers.mean()), 0.0

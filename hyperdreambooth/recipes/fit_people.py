@@ -45,7 +45,7 @@ class FitPeopleConfig(WorkConfig):
     (docs/experiments.md, "How far the teacher goes").
     """
 
-    people: int = 5300  # the first ones, or all that there are; whole blocks of pictures are fitted
+    people: int = 3200  # the first ones, or all that there are; whole blocks of pictures are fitted
     steps: int = 32
     noise_draws: int = 3
     seed: int = 7  # of the start and the noise that all share

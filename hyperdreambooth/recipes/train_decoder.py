@@ -43,7 +43,7 @@ REDRAWN_AT_ONCE = 50
 class DecoderConfig(StageConfig):
     """Steps are what the shipped weights took."""
 
-    steps: int = 3000
+    steps: int = 2400
     batch: int = 32
     learning_rate: float = 4e-4
     warmup_steps: int = 50
