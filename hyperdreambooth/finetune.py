@@ -223,13 +223,10 @@ def draw_samples(base_model: BaseModel, examples: Examples, config: FinetuneConf
     return Samples(latents, noise, timesteps.to(device, non_blocking=True), weights)
 
 
-def subject_losses(
-    base_model: BaseModel, deltas: Deltas, examples: Examples, tokens: Tensor, config: FinetuneConfig
-) -> Tensor:
+def subject_losses(base_model: BaseModel, deltas: Deltas, samples: Samples, prompts: Prompts) -> Tensor:
     """The denoising loss of each subject, averaged over its own noise draws: [S]."""
-    samples = draw_samples(base_model, examples, config, step=0)
     with attach(base_model, deltas):
-        losses = samples.losses(base_model, encode_tokens(base_model, tokens))
+        losses = samples.losses(base_model, prompts.embeddings(base_model))
     return losses.view(deltas.subjects, -1).mean(dim=1)
 
 
@@ -249,9 +246,8 @@ class Expanded:
 def gradients(
     base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
 ) -> tuple[Tensor, Tensor]:
-    """Each subject's loss [S], averaged over its noise draws, and gradient [S, numbers]."""
-    with attach(base_model, unflatten(numbers, like)):
-        losses = samples.losses(base_model, prompts.embeddings(base_model)).view(len(numbers), -1).mean(dim=1)
+    """Each subject's loss [S] and gradient [S, numbers]."""
+    losses = subject_losses(base_model, unflatten(numbers, like), samples, prompts)
     return losses.detach(), torch.autograd.grad(losses.sum(), numbers)[0]
 
 

@@ -14,6 +14,7 @@ from benchmarks.quality.report import hardware
 from benchmarks.quality.row import Outcome, Row
 from hyperdreambooth.config import to_json
 
+TRAINING = 1  # raise it when a method trains or draws in another way: outcomes kept so far no longer count
 JUDGING = 3  # raise it when a metric is computed in another way: judgements kept so far no longer count
 
 
@@ -24,7 +25,7 @@ class Cache:
         asked = [(question.prompt, question.number) for question in bench.asked]
         wishes = [to_json(bench.networks.config), bench.networks.basis.learned_hash]
         computer = hardware(bench.device)  # another one's seconds can't be compared
-        key = _hash([row.settings, *wishes, asked, bench.other_prompts, computer])
+        key = _hash([TRAINING, row.settings, *wishes, asked, bench.other_prompts, computer])
         self.folder = bench.folder / f"{row.method}-{key}"
 
     def outcome(self, who: int) -> Outcome | None:

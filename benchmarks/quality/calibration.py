@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import benchmarks.quality.people
 import hyperdreambooth.portraits
+import hyperdreambooth.recipes.pictures
+import hyperdreambooth.recipes.style_probe
 from benchmarks.quality.people import CALIBRATION, caption, draw_people, true_styles
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.faces import FaceDetector
@@ -109,7 +112,9 @@ def _found(rows: NDArray[Any]) -> list[Embedding | None]:
 
 def _sources_hash() -> str:
     """Other pictures, other anchors: what was kept is for this renderer, and this way of measuring, alone."""
-    return _file_hash([*sorted(Path(hyperdreambooth.portraits.__path__[0]).glob("*.py")), Path(__file__)])
+    modules = (benchmarks.quality.people, hyperdreambooth.recipes.pictures, hyperdreambooth.recipes.style_probe)
+    ours = [Path(str(module.__file__)) for module in modules]
+    return _file_hash([*sorted(Path(hyperdreambooth.portraits.__path__[0]).glob("*.py")), *ours, Path(__file__)])
 
 
 def _file_hash(paths: Sequence[Path]) -> str:

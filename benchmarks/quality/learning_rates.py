@@ -36,11 +36,11 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
     bench = Bench(settings, first_person=LEARNING_RATES)
     judges = calibrated_judges(bench.head, settings, size=bench.size)
     gallery = make_gallery(judges, bench.people, bench.others)
-    found = json.loads(path.read_text()) if path.exists() else {"rates": {}, "tried": {}}
+    searches = json.loads(path.read_text()) if path.exists() else {}
     for name in names:
         rates = {own: published_rate(bench, own) for own in (name, *KIN.get(name, ()))}
         about = {"published": rates[name], "identities": len(bench.people), "base_model": bench.base_model.weights_hash}
-        before = found["tried"].get(name, {})
+        before = searches.get(name, {})
         known = before.get("identity_by_factor", {}) if before.items() >= about.items() else {}
         tried = {float(factor): identity for factor, identity in known.items()}
         for factor in factors:
@@ -49,9 +49,9 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
             scores = [person.scores for person in measured.people]
             tried[factor] = float(np.mean([[one["identity_sface"], one["identity_dlib"]] for one in scores]))
         best = max(tried, key=lambda factor: tried[factor])
-        found["tried"][name] = about | {"identity_by_factor": tried}
-        found["rates"] |= {own: rate * best for own, rate in rates.items()}
-        path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+        found = {own: rate * best for own, rate in rates.items()}
+        searches[name] = about | {"identity_by_factor": tried, "rates": found}
+        path.write_text(json.dumps(searches, indent=2, sort_keys=True) + "\n")
 
 
 def published_rate(bench: Bench, name: str) -> float:

@@ -14,11 +14,12 @@ from hyperdreambooth.errors import FaceError
 from hyperdreambooth.faces import FaceDetector, align_face
 from hyperdreambooth.portraits.captions import STYLE_PHRASES, describe
 from hyperdreambooth.portraits.head import Head
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.pictures import person, view_context
 
-TABLE, CALIBRATION, LEARNING_RATES = 1_000_000, 2_000_000, 3_000_000
+TABLE, CALIBRATION, LEARNING_RATES = FIRST_HELD_OUT_SEED, 2_000_000, 3_000_000
 SEEDS_EACH = 1_000_000
 PHOTO_SCALE = 2  # the photo has twice the model's resolution
 

@@ -51,23 +51,29 @@ class NobodyAttached:
 
 def all_rows(bench: Bench, rates: Mapping[str, float] | None = None) -> dict[str, Row]:
     """Every row there is, in the order of the table; `rates` in the place of the learning rates that were found."""
-    rates = found_rates() if rates is None else rates
-    rows = (*_own_rows(bench), *_baseline_rows(bench, rates), *_relaxed_rows(bench, rates), *_anchors())
+    rates = found_rates(bench.base_model.weights_hash) if rates is None else rates
+    rows = (*_own_rows(bench, rates), *_baseline_rows(bench, rates), *_relaxed_rows(bench, rates), *_anchors())
     return {row.name: row for row in rows}
 
 
-def found_rates() -> dict[str, float]:
-    return dict(json.loads(RATES_FILE.read_text())["rates"]) if RATES_FILE.exists() else {}
+def found_rates(base_model_hash: str, path: Path = RATES_FILE) -> dict[str, float]:
+    """By row; what was found on another base model says nothing here."""
+    searches = json.loads(path.read_text()).values() if path.exists() else ()
+    found: dict[str, float] = {}
+    for search in searches:
+        if search["base_model"] == base_model_hash:
+            found |= search["rates"]
+    return found
 
 
-def _own_rows(bench: Bench) -> Iterator[Row]:
+def _own_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
     finetune, from_start = _finetune(bench), _limited(bench, bench.networks.config.finetune_from_start)
+    same_work = replace(finetune, learning_rate=rates.get("no_hypernetwork", from_start.learning_rate))
     guess = replace(finetune, steps=0, rank=bench.networks.prediction_rank)
     yield _hyper_row(bench, "hyperdreambooth", finetune)
     yield _hyper_row(bench, "hypernetwork_only", guess)
     alone = (
-        ("no_hypernetwork", finetune, False),
-        ("lidb_40", replace(from_start, steps=finetune.steps), False),  # at its own learning rate, our number of steps
+        ("no_hypernetwork", same_work, False),
         ("lidb", from_start, True),
     )
     for name, config, slow in alone:

@@ -14,8 +14,8 @@ from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import SubjectwiseAdam, clip_each
 from hyperdreambooth.baselines.personalized import file_size
 from hyperdreambooth.config import FinetuneConfig
-from hyperdreambooth.diffusion import BaseModel, tokenize
-from hyperdreambooth.finetune import Examples, learning_rate, subject_losses
+from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.finetune import Examples, Prompts, draw_samples, learning_rate, subject_losses
 from hyperdreambooth.lidb import Factors, LiDB
 
 
@@ -55,14 +55,14 @@ def relaxed_lora(
     base_model: BaseModel, prediction: LiDB, examples: Examples, config: FinetuneConfig, *, subject: str
 ) -> RelaxedLora:
     """`fast_finetune` on fresh factors, all in one flat tensor [S, numbers]."""
-    tokens = tokenize(base_model, examples.prompts)
+    prompts = Prompts.of(base_model, prediction.basis.table, examples.prompts)
     numbers = _start(prediction, config.rank, examples.generators).requires_grad_()
     optimizer = SubjectwiseAdam(numbers)
     everybody = numbers.new_ones(prediction.subjects)
     for step in range(1, config.steps + 1):
         deltas = RelaxedLora(prediction, _factors(numbers, prediction, config.rank), subject)
-        loss = subject_losses(base_model, deltas, examples, tokens, config).sum()
-        gradient = clip_each(torch.autograd.grad(loss, numbers)[0], config.clip_norm * everybody)
+        losses = subject_losses(base_model, deltas, draw_samples(base_model, examples, config, step=step), prompts)
+        gradient = clip_each(torch.autograd.grad(losses.sum(), numbers)[0], config.clip_norm * everybody)
         optimizer.step(gradient, learning_rates=learning_rate(step, config) * everybody)
     return RelaxedLora(prediction, _factors(numbers.detach(), prediction, config.rank), subject)
 

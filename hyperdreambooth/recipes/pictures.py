@@ -17,7 +17,7 @@ import numpy as np
 from hyperdreambooth.portraits.arrays import Array
 from hyperdreambooth.portraits.context import Context, random_context, with_accessories
 from hyperdreambooth.portraits.head import Head
-from hyperdreambooth.portraits.identity import Identity, make_identity, with_hairstyle
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED, Identity, make_identity, with_hairstyle
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import Style, draw
 from hyperdreambooth.recipes.progress import Progress
@@ -25,7 +25,6 @@ from hyperdreambooth.recipes.schedule import Deadline
 
 STYLES = tuple(Style)
 POSE_DEGREES = (4.0, 10.0)  # of the first view, and of the others
-RECORD = ("identity", "view", "style")
 ACCESSORIES = 5  # of a view's streams of random numbers
 PICTURES = "pictures-2"  # another number when people or contexts are drawn in another way: captions must be true
 
@@ -82,7 +81,9 @@ def view_context(seed: int, view: int) -> Context:
 
 
 def varied_person(head: Head, seed: int) -> Identity:
-    """The same person as one to learn from: with a hairstyle, if it falls to them."""
+    """The same person as one to learn from: with a hairstyle, if it falls to them. ValueError for whom judging needs."""
+    if seed >= FIRST_HELD_OUT_SEED:
+        raise ValueError(f"people from seed {FIRST_HELD_OUT_SEED} on are for judging: nobody trains on {seed}")
     return with_hairstyle(person(head, seed))
 
 

@@ -27,7 +27,7 @@ from hyperdreambooth.recipes.sheets import sheet_of
 from hyperdreambooth.training.averages import Average
 from hyperdreambooth.training.config import BaseRunConfig
 from hyperdreambooth.training.pictures import Pictures, prepare_pictures
-from hyperdreambooth.training.run import Run, open_run
+from hyperdreambooth.training.run import Run, open_run, show_sheet
 
 PREVIEW_SIZE = 64  # of the pictures kept beside the latents: nothing reads more of them here
 SHEET_ROWS = 2
@@ -67,7 +67,7 @@ def main(config: BaseRunConfig) -> None:
 
     def show(step: int) -> None:
         with average.applied_to(denoiser):
-            run.show_sheet("samples", draw_samples(base_model, config))
+            show_sheet(run.accelerator, config.folder, "samples", draw_samples(base_model, config), step=step)
 
     for _ in run.steps("base", show):
         loss = network(*draw_batch(pictures, base_model, config, run)).mean()

@@ -14,17 +14,9 @@ class RunConfig:
     base_model: str = ""  # a diffusers folder or a hub id
     pictures: str = ""  # a folder, or the shards of a WebDataset: faces-{000..015}.tar
     output: str = "runs/training"  # the run's folder
-    steps: int = 10_000
     batch: int = 16  # on each process: pictures of `base`, subjects of the others
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 0.05  # the end of the cosine, as a share of learning_rate
-    warmup_steps: int = 200
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
     mixed_precision: str = "no"  # or bf16, or fp16
-    save_every: int = 500  # steps between checkpoints
-    show_every: int = 500  # steps between sample sheets and validations
-    checkpoints: int = 2  # the newest ones are kept
+    show_every: int = 500  # steps between sample sheets and validations; of `fit`: batches
     seed: int = 0
 
     @property
@@ -33,7 +25,21 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseRunConfig(RunConfig):
+class StepsRunConfig(RunConfig):
+    """Where one network is trained, step by step."""
+
+    steps: int = 10_000
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 0.05  # the end of the cosine, as a share of learning_rate
+    warmup_steps: int = 200
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    save_every: int = 500  # steps between checkpoints
+    checkpoints: int = 2  # the newest ones are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRunConfig(StepsRunConfig):
     """`hdb train base`: all weights of the UNet, and of the text encoder if asked."""
 
     output: str = "runs/base"
@@ -48,11 +54,12 @@ class FitRunConfig(RunConfig):
     """`hdb train fit`: a LiDB for each person, many at once, all from the shared start (a target for beta > 0)."""
 
     output: str = "runs/fit"
+    show_every: int = 20
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(steps=400, rank=1, learning_rate=5e-3))
 
 
 @dataclass(frozen=True, kw_only=True)
-class HypernetworkRunConfig(RunConfig):
+class HypernetworkRunConfig(StepsRunConfig):
     """`hdb train hypernetwork`: alpha * denoising loss + beta * weight-space loss (paper, section 4.2)."""
 
     output: str = "runs/hypernetwork"

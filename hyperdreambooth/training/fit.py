@@ -21,35 +21,40 @@ from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
 from hyperdreambooth.recipes.progress import Progress
 from hyperdreambooth.training.config import FitRunConfig
 from hyperdreambooth.training.pictures import Pictures, prepare_pictures
-from hyperdreambooth.training.run import open_run
+from hyperdreambooth.training.run import open_folder, show_sheet
+from hyperdreambooth.training.validation import REFERENCE_SIZE, Validation
 
-PREVIEW_SIZE = 64
 FOLDER = "fitted"
 
 
 def main(config: FitRunConfig) -> None:
     """Fit everybody, a batch at a time; a batch that is on the disk is not fitted again. Processes take turns."""
-    run = open_run(config)
-    base_model = load_base_model(config.base_model, device=run.accelerator.device, dtype=torch.float32)
+    accelerator = open_folder(config)
+    base_model = load_base_model(config.base_model, device=accelerator.device, dtype=torch.float32)
     folder = base_model_folder(config.base_model)
-    lidb_config = load_personalize_config(folder).lidb
-    with run.accelerator.main_process_first():
-        pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=PREVIEW_SIZE, faces=True)
-    basis = aux_basis(base_model, lidb_config, load_learned(folder))
+    wishes = load_personalize_config(folder)
+    size = min(base_model.resolution, REFERENCE_SIZE)
+    with accelerator.main_process_first():
+        pictures = prepare_pictures(config.pictures, base_model, config.folder / "cache", size=size, faces=True)
+    basis = aux_basis(base_model, wishes.lidb, load_learned(folder))
     starts = range(0, len(pictures.people), config.batch)
-    mine = starts[run.accelerator.process_index :: run.accelerator.num_processes]
+    mine = starts[accelerator.process_index :: accelerator.num_processes]
     progress = Progress("fit", total=len(mine), unit="batches", every=5)
     (config.folder / FOLDER).mkdir(exist_ok=True)
-    for start in mine:
+    for number, start in enumerate(mine):
         path = config.folder / FOLDER / f"{start:07d}.safetensors"
         if not path.exists():
             people = slice(start, start + config.batch)
-            with run.accelerator.autocast():
+            with accelerator.autocast():
                 fitted = fit_people(base_model, basis, pictures, people, config)
+            if number % config.show_every == 0 and accelerator.is_main_process:
+                figures, sheet = Validation(base_model, wishes, pictures, people)(fitted)
+                accelerator.log(figures, step=start)
+                show_sheet(accelerator, config.folder, "fitted", sheet, step=start)
             _store(fitted, [name for name, _ in pictures.people[people]], path)
         progress.advance()
-    run.accelerator.wait_for_everyone()
-    run.accelerator.end_training()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def fit_people(base_model: BaseModel, basis: AuxBasis, pictures: Pictures, people: slice, config: FitRunConfig) -> LiDB:

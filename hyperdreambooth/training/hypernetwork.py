@@ -27,10 +27,9 @@ from hyperdreambooth.training.averages import Average
 from hyperdreambooth.training.config import HypernetworkRunConfig
 from hyperdreambooth.training.fit import fitted_lidb, load_fitted
 from hyperdreambooth.training.pictures import NoPictures, Pictures, prepare_pictures
-from hyperdreambooth.training.run import Run, open_run
-from hyperdreambooth.training.validation import Validation
+from hyperdreambooth.training.run import Run, open_run, show_sheet
+from hyperdreambooth.training.validation import REFERENCE_SIZE, Validation
 
-REFERENCE_SIZE = 224  # side of the photos that judges and sheets see
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -87,11 +86,12 @@ def main(config: HypernetworkRunConfig) -> None:
     run.resume()
     validation = Validation(base_model, wishes, pictures, slice(config.held_out))
 
+    @torch.no_grad()
     def show(step: int) -> None:
         with average.applied_to(hypernetwork):
-            figures, sheet = validation(hypernetwork)
+            figures, sheet = validation(hypernetwork(validation.latents))
         run.note(**figures)
-        run.show_sheet("validation", sheet)
+        show_sheet(run.accelerator, config.folder, "validation", sheet, step=step)
         say("hypernetwork  " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
         (config.folder / "figures.json").write_text(json.dumps({"step": step, **figures}, indent=2) + "\n")
 

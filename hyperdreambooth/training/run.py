@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hyperdreambooth.config import from_json, to_json
 from hyperdreambooth.recipes.progress import Progress, say
-from hyperdreambooth.training.config import RunConfig
+from hyperdreambooth.training.config import RunConfig, StepsRunConfig
 
 PATIENCE = timedelta(hours=12)  # of the other processes while the first one finds, cuts and encodes all pictures
 CONFIG, STATE, PART = "config.json", "state.json", ".part"
@@ -34,7 +34,7 @@ class OtherRun(ValueError):
 class Run:
     """A run and its folder: `config.json`, `checkpoints/`, `sheets/`, `tensorboard/`."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator) -> None:
+    def __init__(self, config: StepsRunConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.folder = config, accelerator, config.folder
         self.step = 0
 
@@ -97,14 +97,6 @@ class Run:
         """Figures that the main process alone knows."""
         self.accelerator.log(figures, step=self.step)
 
-    def show_sheet(self, name: str, sheet: Image.Image) -> None:
-        """A picture for eyes, in the folder and in TensorBoard."""
-        path = self.folder / "sheets" / f"{name}-{self.step:07d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-        tracker = self.accelerator.get_tracker("tensorboard")
-        tracker.log_images({name: np.asarray(sheet)[None]}, step=self.step, dataformats="NHWC")
-
     def save(self) -> None:
         """A checkpoint: written aside and renamed, so that half of one is never found."""
         folder = self.folder / "checkpoints" / f"{self.step:07d}"
@@ -128,7 +120,12 @@ class Run:
             say(f"going on from step {self.step}")
 
 
-def open_run(config: RunConfig) -> Run:
+def open_run(config: StepsRunConfig) -> Run:
+    """A run in its folder."""
+    return Run(config, open_folder(config))
+
+
+def open_folder(config: RunConfig) -> Accelerator:
     """Make or find the run's folder. OtherRun where it holds a run that was told something else."""
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -147,13 +144,22 @@ def open_run(config: RunConfig) -> Run:
             shutil.rmtree(leftover)
     accelerator.wait_for_everyone()
     accelerator.init_trackers(config.folder.name)
-    return Run(config, accelerator)
+    return accelerator
+
+
+def show_sheet(accelerator: Accelerator, folder: Path, name: str, sheet: Image.Image, *, step: int) -> None:
+    """A picture for eyes, in the run's folder and in TensorBoard."""
+    path = folder / "sheets" / f"{name}-{step:07d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    tracker = accelerator.get_tracker("tensorboard")
+    tracker.log_images({name: np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
 
 
 def _refuse_other(before: RunConfig, now: RunConfig) -> None:
     """A longer run is the same run: `steps` may grow."""
-    ours, theirs = asdict(replace(now, steps=before.steps)), asdict(before)
-    changed = [name for name, value in ours.items() if theirs[name] != value]
+    theirs = asdict(before)
+    changed = [name for name, value in asdict(now).items() if theirs[name] != value and name != "steps"]
     if changed:
         raise OtherRun(f"{now.output} holds a run with another {', '.join(changed)}: choose another --output")
 

@@ -18,7 +18,7 @@ from benchmarks.quality.bench import Bench
 from benchmarks.quality.calibration import Judges, calibrated_judges
 from benchmarks.quality.judging import METRICS, judge, make_gallery
 from benchmarks.quality.row import MethodRow
-from benchmarks.quality.rows import all_rows
+from benchmarks.quality.rows import all_rows, found_rates
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.config import PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
@@ -198,21 +198,30 @@ def test_a_slow_row_that_took_its_minutes_gets_no_more_people(
 def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     learning_rates.main(settings, ["relaxed_lora_4"], [0.5, 2.0], path)
-    found = json.loads(path.read_text())
-    tried = found["tried"]["relaxed_lora_4"]
+    tried = json.loads(path.read_text())["relaxed_lora_4"]
     best = max(tried["identity_by_factor"], key=tried["identity_by_factor"].get)
     expected = tried["published"] * float(best)
-    assert found["rates"] == dict.fromkeys(("relaxed_lora_2", "relaxed_lora_4", "relaxed_lora_8"), expected)
+    bench = Bench(settings)
+    rates = found_rates(bench.base_model.weights_hash, path)
+    assert rates == dict.fromkeys(("relaxed_lora_2", "relaxed_lora_4", "relaxed_lora_8"), expected)
+    assert found_rates("another base model", path) == {}
+    for name in rates:
+        assert f'"learning_rate":{expected}' in all_rows(bench, rates)[name].settings
+
     learning_rates.main(settings, ["relaxed_lora_4"], [4.0], path)
-    again = json.loads(path.read_text())["tried"]["relaxed_lora_4"]["identity_by_factor"]
+    again = json.loads(path.read_text())["relaxed_lora_4"]["identity_by_factor"]
     assert again.keys() == {"0.5", "2.0", "4.0"}, "what was tried before stays"
     assert {factor: again[factor] for factor in ("0.5", "2.0")} == tried["identity_by_factor"]
     learning_rates.main(replace(settings, identities=1), ["relaxed_lora_4"], [1.0], path)
-    fewer = json.loads(path.read_text())["tried"]["relaxed_lora_4"]["identity_by_factor"]
+    fewer = json.loads(path.read_text())["relaxed_lora_4"]["identity_by_factor"]
     assert fewer.keys() == {"1.0"}, "unless it was tried on other people"
+
+
+def test_without_a_hypernetwork_equal_work_is_done_at_a_rate_of_its_own(settings: Settings) -> None:
     bench = Bench(settings)
-    for name in found["rates"]:
-        assert f'"learning_rate":{expected}' in all_rows(bench, found["rates"])[name].settings
+    ours = json.JSONDecoder().raw_decode(all_rows(bench, {})["hyperdreambooth"].settings)[0]
+    alone = json.JSONDecoder().raw_decode(all_rows(bench, {"no_hypernetwork": 0.7})["no_hypernetwork"].settings)[0]
+    assert alone == ours | {"learning_rate": 0.7}
 
 
 def test_trials_compare_with_what_is_shipped(

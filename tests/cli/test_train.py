@@ -30,8 +30,14 @@ def test_an_unknown_setting_is_named(value: str) -> None:
 
 
 def test_a_number_is_no_group_of_settings() -> None:
-    with pytest.raises(StackError, match="steps is no group"):
-        configured(FitRunConfig(), None, None, ["steps.few=1"])
+    with pytest.raises(StackError, match="batch is no group"):
+        configured(FitRunConfig(), None, None, ["batch.few=1"])
+
+
+def test_what_fit_does_not_do_is_no_setting_of_it() -> None:
+    with pytest.raises(StackError, match="no setting steps"):
+        configured(FitRunConfig(), None, None, ["steps=40"])
+    assert configured(FitRunConfig(), None, None, ["finetune.steps=40"]).finetune.steps == 40
 
 
 def test_a_folder_without_pictures_is_said_plainly(tmp_path: Path) -> None:

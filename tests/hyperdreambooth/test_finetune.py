@@ -7,8 +7,17 @@ import torch
 
 from hyperdreambooth.bank import flatten, unflatten
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig
-from hyperdreambooth.diffusion import BaseModel, load_base_model, tokenize
-from hyperdreambooth.finetune import Examples, Flight, fast_finetune, learning_rate, subject_losses, take_step
+from hyperdreambooth.diffusion import BaseModel, load_base_model
+from hyperdreambooth.finetune import (
+    Examples,
+    Flight,
+    Prompts,
+    draw_samples,
+    fast_finetune,
+    learning_rate,
+    subject_losses,
+    take_step,
+)
 from hyperdreambooth.lidb import LiDB
 from tests.hyperdreambooth.conftest import LIDB, random_lidb
 
@@ -70,8 +79,9 @@ def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model:
     def gradient(subjects: list[int]) -> torch.Tensor:
         lidb, examples = lidb_of(base_model, subjects), examples_of(base_model, subjects)
         numbers = flatten(lidb).requires_grad_()
-        tokens = tokenize(base_model, examples.prompts)
-        losses = subject_losses(base_model, unflatten(numbers, lidb), examples, tokens, CONFIG)
+        samples = draw_samples(base_model, examples, CONFIG, step=1)
+        prompts = Prompts.of(base_model, lidb.basis.table, examples.prompts)
+        losses = subject_losses(base_model, unflatten(numbers, lidb), samples, prompts)
         return torch.autograd.grad(losses.sum(), numbers)[0]
 
     together, alone = gradient([0, 1, 2]), gradient([1])[0]
@@ -100,9 +110,10 @@ def test_finetuning_lowers_the_loss_on_the_face(base_model: BaseModel) -> None:
 
     def loss(lidb: LiDB) -> float:
         examples = examples_of(base_model, [1])
-        tokens = tokenize(base_model, examples.prompts)
+        samples = draw_samples(base_model, examples, replace(config, noise_draws=64), step=1)
+        prompts = Prompts.of(base_model, lidb.basis.table, examples.prompts)
         with torch.no_grad():
-            return float(subject_losses(base_model, lidb, examples, tokens, replace(config, noise_draws=64)))
+            return float(subject_losses(base_model, lidb, samples, prompts))
 
     before, after = loss(lidb_of(base_model, [1])), loss(finetuned(base_model, [1], config))
     assert after < 0.95 * before

@@ -30,7 +30,7 @@ from hyperdreambooth.baselines.textual_inversion import textual_inversion
 from hyperdreambooth.baselines.training import ClassImages, Example, draw_class_images
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig, SampleConfig
 from hyperdreambooth.diffusion import BaseModel, encode_images, encode_tokens, sample, tokenize
-from hyperdreambooth.finetune import Examples
+from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.losses import denoising_loss
 from hyperdreambooth.personalize import Networks, examples_of, predict
 
@@ -174,6 +174,28 @@ def test_a_relaxed_lora_starts_as_the_prediction(tiny_networks: Networks, face: 
         own_up, own_down = fresh.factors()[name]
         assert own_up.shape[1] == 4
         torch.testing.assert_close(own_up.mT @ own_down, up.mT @ down)
+
+
+def test_a_relaxed_loras_photos_take_turns_as_in_fast_finetuning(
+    tiny_networks: Networks, face: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, networks = replace(FINETUNE, steps=3, views=2), tiny_networks
+    looked_at: list[Tensor] = []
+
+    def watched(examples: Examples, *, draws: int, step: int) -> Tensor:
+        looked_at.append(chosen(examples, draws=draws, step=step))
+        return looked_at[-1]
+
+    chosen = Examples.chosen
+    monkeypatch.setattr(Examples, "chosen", watched)
+    examples = examples_of(networks.base_model, [[face]], networks.config, config, seeds=[0])
+    prediction = predict(networks, examples)
+    relaxed_lora(networks.base_model, prediction, examples, config, subject=networks.config.subject)
+    in_lora = [turn.tolist() for turn in looked_at]
+    looked_at.clear()
+    fast_finetune(networks.base_model, prediction, examples, config)
+    assert in_lora == [turn.tolist() for turn in looked_at]
+    assert in_lora[0] != in_lora[1]
 
 
 def test_an_identifier_of_several_tokens_is_refused(base_model: BaseModel) -> None:

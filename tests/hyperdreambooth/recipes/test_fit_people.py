@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import FinetuneConfig, load_personalize_config
-from hyperdreambooth.diffusion import encode_images, load_base_model, tokenize
-from hyperdreambooth.finetune import Examples, subject_losses
+from hyperdreambooth.diffusion import encode_images, load_base_model
+from hyperdreambooth.finetune import Examples, Prompts, draw_samples, subject_losses
 from hyperdreambooth.recipes.fit_people import (
     FitPeopleConfig,
     first_photo_latents,
@@ -84,12 +84,13 @@ def test_what_is_fitted_denoises_the_photo_better(config: FitPeopleConfig) -> No
     basis = aux_basis(base_model, LIDB)
     latents = first_photo_latents(config, base_model, 0)
     wishes = load_personalize_config(config.folder / "base")
-    tokens = tokenize(base_model, [wishes.fill_prompt(wishes.instance_prompt)] * BLOCK)
+    prompts = Prompts.of(base_model, basis.table, [wishes.fill_prompt(wishes.instance_prompt)] * BLOCK)
 
     def loss(steps: int) -> torch.Tensor:
         lidb = fit(base_model, basis, replace(config, steps=steps), latents)
         generators = [torch.Generator().manual_seed(1) for _ in range(BLOCK)]
         examples = Examples(latents.flatten(0, 1), [""] * BLOCK, generators, photo_counts=[2] * BLOCK)
-        return subject_losses(base_model, lidb, examples, tokens, FinetuneConfig(noise_draws=8))
+        samples = draw_samples(base_model, examples, FinetuneConfig(noise_draws=8), step=1)
+        return subject_losses(base_model, lidb, samples, prompts)
 
     assert (loss(20) < loss(0)).all()

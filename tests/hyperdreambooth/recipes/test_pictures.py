@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hyperdreambooth.portraits.head import Head
+from hyperdreambooth.portraits.identity import FIRST_HELD_OUT_SEED
 from hyperdreambooth.portraits.render import render
 from hyperdreambooth.portraits.styles import draw
 from hyperdreambooth.recipes.people import write_view
@@ -66,6 +67,9 @@ def test_who_is_learned_from_has_hairstyles_and_accessories_and_who_is_judged_ha
         expected = draw(render(head, identity, context, size=32), STYLES[0], size=32, seed=0)
         np.testing.assert_array_equal(drawn, np.asarray(expected))
     assert (learned != judged).any()
+    with pytest.raises(ValueError, match="for judging"):
+        varied_person(head, FIRST_HELD_OUT_SEED)
+    assert person(head, FIRST_HELD_OUT_SEED) != person(head, chosen)
 
 
 def test_captions_are_of_the_people_that_are_drawn(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import FinetuneConfig, to_json
@@ -27,6 +29,12 @@ from hyperdreambooth.training.hypernetwork import check_fitted, main, weight_spa
 from hyperdreambooth.training.pictures import NoPictures
 from hyperdreambooth.training.run import OtherRun
 from tests.hyperdreambooth.conftest import LIDB
+
+
+def shown(folder: Path) -> dict[str, list[str]]:
+    """What TensorBoard has of a run, by kind."""
+    (events,) = (folder / "tensorboard").rglob("events.*")
+    return dict(EventAccumulator(str(events)).Reload().Tags())
 
 
 def weights(config: HypernetworkRunConfig) -> dict[str, torch.Tensor]:
@@ -70,7 +78,8 @@ def test_a_hypernetwork_is_trained_exported_and_judged(hypernetwork_run: Hyperne
     assert figures["step"] == hypernetwork_run.steps
     assert {"face_found", "identity_sface", "top1_sface"} <= figures.keys()
     assert list((hypernetwork_run.folder / "sheets").glob("validation-*.png"))
-    assert list((hypernetwork_run.folder / "tensorboard").rglob("events.*"))
+    assert shown(hypernetwork_run.folder)["images"] == ["validation"]
+    assert {"loss", "identity_sface"} <= set(shown(hypernetwork_run.folder)["scalars"])
     model = load_networks(str(hypernetwork_run.folder / "model"), device=torch.device("cpu"), dtype=torch.float32)
     assert model.hypernetwork is not None
 
@@ -94,6 +103,10 @@ def test_with_fitted_people_a_run_starts_at_their_mean(
     fit(fitting)
     fitted, basis = load_fitted(fitting.folder), aux_basis(base_model, LIDB)
     assert sorted(fitted) == ["alone", "person-0", "person-1", "person-2"]
+    with Image.open(fitting.folder / "sheets" / "fitted-0000000.png") as sheet:
+        assert sheet.width == 3 * base_model.resolution, "the first batch's photos, and under each its pictures"
+    assert shown(fitting.folder)["images"] == ["fitted"]
+    assert "identity_sface" in shown(fitting.folder)["scalars"]
 
     with_beta = replace(hypernetwork_run, beta=1.0, fitted=str(fitting.folder), steps=2, show_every=2)
     main(with_beta)
@@ -124,6 +137,23 @@ def test_fitted_weights_are_of_the_rank_asked_for_and_differ_by_the_pictures_alo
     check_fitted(fitted, 2, aux_basis(base_model, LIDB))
     torch.testing.assert_close(fitted["twin"], fitted["person-0"], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(fitted["person-1"], fitted["person-0"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fit_that_was_broken_off_goes_on(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:
+    finetune = FinetuneConfig(steps=2, rank=1, noise_draws=2)
+    given = hypernetwork_run.base_model, hypernetwork_run.pictures
+    fitting = FitRunConfig(
+        base_model=given[0], pictures=given[1], output=str(tmp_path / "fit"), batch=2, finetune=finetune
+    )
+    fit(fitting)
+    first, second = sorted((fitting.folder / "fitted").iterdir())
+    whole, kept = load_fitted(fitting.folder), first.stat().st_mtime_ns
+    second.unlink()
+    fit(fitting)
+    assert first.stat().st_mtime_ns == kept
+    again = load_fitted(fitting.folder)
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_everybody_must_have_been_fitted(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:
