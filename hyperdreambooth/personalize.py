@@ -137,10 +137,7 @@ def personalize_faces(
     report(Phase.PREDICTING, 0, 1)
     finetune = config.finetune if networks.hypernetwork else config.finetune_from_start
     examples = examples_of(networks.base_model, faces, config, finetune, seeds=seeds)
-    lidb = predict(networks, examples)
-    if lidb.rank > finetune.rank:
-        lidb = narrow_rank(lidb, finetune.rank)
-    lidb = relax_rank(lidb, finetune.rank, examples.generators, std=finetune.new_rank_std)
+    lidb = at_rank_of(finetune, predict(networks, examples), examples.generators)
     lidb = fast_finetune(networks.base_model, lidb, examples, finetune, on_step=partial(report, Phase.FINETUNING))
     return [pack(lidb, row, networks, config, finetune, seed=seed) for row, seed in enumerate(seeds)]
 
@@ -213,6 +210,13 @@ def predict(networks: Networks, examples: Examples) -> LiDB:
         for trains in zip(*((own.a_train, own.b_train) for own in predictions), strict=True)
     )
     return LiDB(networks.basis, a_train, b_train)
+
+
+def at_rank_of(finetune: FinetuneConfig, prediction: LiDB, generators: Sequence[torch.Generator]) -> LiDB:
+    """Relaxed to the rank that is finetuned; narrowed where the prediction's is higher."""
+    if prediction.rank > finetune.rank:
+        prediction = narrow_rank(prediction, finetune.rank)
+    return relax_rank(prediction, finetune.rank, generators, std=finetune.new_rank_std)
 
 
 def pack(

@@ -2,8 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from benchmarks.many_subjects.orders import Order, orders
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import Share, time_shares
 from benchmarks.many_subjects.ways import Numbers, Ours, Switch, Way, make_way
+from hyperdreambooth.seating import one_thread
 
 Result = TypeVar("Result")
 
@@ -156,16 +156,6 @@ class Bench:
 def checked(count: int, at_most: int) -> list[int]:
     """Rows that are also run alone: the first, the last, and some between."""
     return sorted({round(place) for place in np.linspace(0, count - 1, min(count, at_most))})
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def weight_difference(together: Numbers, alone: Numbers) -> float:

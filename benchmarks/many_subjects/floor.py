@@ -14,8 +14,7 @@ from benchmarks.many_subjects.orders import face
 from benchmarks.many_subjects.settings import Task
 from hyperdreambooth.diffusion import sample
 from hyperdreambooth.finetune import fast_finetune
-from hyperdreambooth.lidb import relax_rank
-from hyperdreambooth.personalize import Networks, examples_of, predict
+from hyperdreambooth.personalize import Networks, at_rank_of, examples_of, predict
 
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}  # of square matrices
 CONVOLUTIONS = {  # of 3 x 3: pictures, channels, side
@@ -36,8 +35,7 @@ def personalize_flops(networks: Networks) -> int:
     portrait = [[face(0, size=base_model.resolution)]]
     with _counter() as once:
         examples = examples_of(base_model, portrait, networks.config, finetune, seeds=[0])
-        start = predict(networks, examples)
-        lidb = relax_rank(start, finetune.rank, examples.generators, std=finetune.new_rank_std)
+        lidb = at_rank_of(finetune, predict(networks, examples), examples.generators)
     with _counter() as step:
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     return int(once.get_total_flops() + finetune.steps * step.get_total_flops())

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import hyperdreambooth
 from benchmarks.many_subjects.settings import Settings
+from hyperdreambooth import MINI
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import HypernetworkConfig, PersonalizeConfig
 from hyperdreambooth.diffusion import BaseModel
@@ -18,7 +17,6 @@ from hyperdreambooth.faces import FaceDetector
 from hyperdreambooth.hypernetwork import Hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
 
-MINI = Path(hyperdreambooth.__path__[0]) / "mini"
 UNET: Any = UNet2DConditionModel  # diffusers' constructors carry no types
 VAE: Any = AutoencoderKL
 SCHEDULER: Any = DDIMScheduler

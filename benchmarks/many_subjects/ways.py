@@ -18,8 +18,17 @@ from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_tokens, sample, tokenize
 from hyperdreambooth.finetune import Samples, draw_samples, fast_finetune
-from hyperdreambooth.lidb import LiDB, relax_rank
-from hyperdreambooth.personalize import Networks, drawn_as, examples_of, generate, personalize_faces, predict, unpack
+from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.personalize import (
+    Networks,
+    at_rank_of,
+    drawn_as,
+    examples_of,
+    generate,
+    personalize_faces,
+    predict,
+    unpack,
+)
 
 Numbers = NDArray[np.float64]
 Switch = Callable[[int], AbstractContextManager[object]]  # to a subject
@@ -87,8 +96,7 @@ class Ours(Way):
         networks, config = self.networks, self.networks.config
         photos = [[portrait] for portrait in self.faces(subjects)]
         examples = examples_of(networks.base_model, photos, config, config.finetune, seeds=list(subjects))
-        start = predict(networks, examples)
-        lidb = relax_rank(start, config.finetune.rank, examples.generators, std=config.finetune.new_rank_std)
+        lidb = at_rank_of(config.finetune, predict(networks, examples), examples.generators)
         return rows(fast_finetune(networks.base_model, lidb, examples, config.finetune))
 
     def keep_resident(self, count: int) -> None:

@@ -21,6 +21,7 @@ from benchmarks.quality.judging import make_gallery
 from benchmarks.quality.people import LEARNING_RATES
 from benchmarks.quality.rows import RATES_FILE, all_rows
 from benchmarks.quality.settings import Settings
+from benchmarks.quality.table import learning_rate
 
 FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)  # a model of a few million weights wants larger steps than Stable Diffusion
 # What is found for one is multiplied into the rates of its kin too: iterations times rate are the same for DreamBooth's
@@ -56,8 +57,7 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
 
 def published_rate(bench: Bench, name: str) -> float:
     """As the row has it when nothing was found; what wasn't published is ours."""
-    settings, _ = json.JSONDecoder().raw_decode(all_rows(bench, {})[name].settings)
-    return float(settings["learning_rate"])
+    return learning_rate(all_rows(bench, {})[name].settings)
 
 
 if __name__ == "__main__":

@@ -33,15 +33,14 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{people} people of seed {seed}, {document['hardware']}. Mean and 95 % interval over people;",
         "identity: 0 a stranger, 1 the same person in another picture; prompt: share in the style asked for.",
         "",
-        "| row | people | iterations | seconds | bytes | " + " | ".join(METRICS) + " |",
-        "|---|" + "---:|" * (4 + len(METRICS)),
+        "| row | people | iterations | learning rate | seconds | bytes | " + " | ".join(METRICS) + " |",
+        "|---|" + "---:|" * (5 + len(METRICS)),
     ]
     for row in document["rows"]:
         cells = [_cell(row["metrics"][name]) for name in METRICS]
         lines.append(
-            f"| {row['name']} | {row['identities']} | {row['iterations']} | {row['seconds']:.2f} | {row['bytes']} | "
-            + " | ".join(cells)
-            + " |"
+            f"| {row['name']} | {row['identities']} | {row['iterations']} | {_rate(row)} | {row['seconds']:.2f} | "
+            f"{row['bytes']} | " + " | ".join(cells) + " |"
         )
     if document["comparisons"]:
         names = list(document["comparisons"][0]["by"])
@@ -83,6 +82,10 @@ def contact_sheet(
 def _paste(sheet: Image.Image, picture: Image.Image, *, line: int, place: int) -> None:
     enlarged = picture.resize((CELL, CELL), Image.Resampling.BICUBIC)
     sheet.paste(enlarged, (LABEL + place * CELL, line * CELL))
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    return "" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
 
 
 def _cell(value: Mapping[str, float]) -> str:

@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import hyperdreambooth
-
-MINI = Path(hyperdreambooth.__path__[0]) / "mini"
+from hyperdreambooth import MINI
 
 
 @dataclass(frozen=True, kw_only=True)

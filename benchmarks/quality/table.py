@@ -1,5 +1,6 @@
 """Numbers of single people to a table: means with confidence intervals over people, and differences in pairs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -54,6 +55,7 @@ def table_row(row: Measured) -> dict[str, Any]:
         "name": row.name,
         "iterations": row.iterations,
         "seconds": float(np.median([person.seconds for person in row.people])),
+        "learning_rate": learning_rate(row.settings) if row.iterations else None,
         "bytes": int(np.median([person.stored_bytes for person in row.people])),
         "identities": len(row.people),
         "settings": row.settings,
@@ -64,6 +66,12 @@ def table_row(row: Measured) -> dict[str, Any]:
             **{name: [round(person.scores[name], 4) for person in row.people] for name in METRICS},
         },
     }
+
+
+def learning_rate(settings: str) -> float:
+    """Of a row that trains: its settings begin with those of the training, as JSON."""
+    training, _ = json.JSONDecoder().raw_decode(settings)
+    return float(training["learning_rate"])
 
 
 def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:

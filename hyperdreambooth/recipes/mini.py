@@ -38,7 +38,7 @@ Training = TypeVar("Training", bound=StageConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many people are drawn, and how many steps each training takes. The defaults made what there is."""
+    """How many people are drawn, and how many steps each training takes; about what the shipped weights took."""
 
     identities: int = pictures.PicturesConfig.identities
     vae_steps: int = train_vae.VaeConfig.steps

@@ -8,8 +8,8 @@ from hyperdreambooth.recipes.architecture import DOWNSCALE
 TEXT = """# mini
 
 A complete small Stable Diffusion, with its hypernetwork, that draws portraits of 64 x 64 pixels: enough to run the
-whole service on a laptop and to test it truly in seconds. It was trained from nothing on two CPU cores by one
-command, `make mini`.
+whole service on a laptop and to test it truly in seconds. It was trained from nothing on two CPU cores, part by part
+(`HISTORY.md`); one command, `make mini`, trains another like it.
 
 | part | what | weights |
 |---|---|---|

@@ -81,7 +81,10 @@ def view_context(seed: int, view: int) -> Context:
 
 
 def varied_person(head: Head, seed: int) -> Identity:
-    """The same person as one to learn from: with a hairstyle, if it falls to them. ValueError for whom judging needs."""
+    """The same person as one to learn from: with a hairstyle, if it falls to them.
+
+    ValueError for whom judging needs: nobody trains on them.
+    """
     if seed >= FIRST_HELD_OUT_SEED:
         raise ValueError(f"people from seed {FIRST_HELD_OUT_SEED} on are for judging: nobody trains on {seed}")
     return with_hairstyle(person(head, seed))

@@ -19,7 +19,7 @@ ROUNDS = 2  # pictures of each person
 
 
 class Validation:
-    """Some people's photos, beside which pictures of them are judged by YuNet and SFace: dlib stays the tables' own judge."""
+    """Some people's photos, beside which YuNet and SFace judge pictures of them: dlib stays the tables' own judge."""
 
     def __init__(self, base_model: BaseModel, wishes: PersonalizeConfig, pictures: Pictures, people: slice) -> None:
         self._base_model, self._wishes = base_model, wishes

@@ -20,7 +20,7 @@ from benchmarks.quality.judging import METRICS, judge, make_gallery
 from benchmarks.quality.row import MethodRow
 from benchmarks.quality.rows import all_rows, found_rates
 from benchmarks.quality.settings import Settings
-from hyperdreambooth.config import PersonalizeConfig
+from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
 from hyperdreambooth.metrics.published import Clip, Dino
 
@@ -30,8 +30,9 @@ PROMISED = [
     "hyperdreambooth",
     "hypernetwork_only",
     "no_hypernetwork",
-    "lidb_40",
     "one_pass",
+    "passes_2",
+    "passes_4",
     "steps_20",
     "steps_100",
     "photo_alone",
@@ -53,6 +54,8 @@ PROMISED = [
     "relaxed_lora_2",
     "relaxed_lora_4",
     "relaxed_lora_8",
+    "no_subject",
+    "round_trip",
     "same_person",
     "stranger",
 ]
@@ -106,6 +109,8 @@ def test_the_anchors_come_out(document: dict[str, Any]) -> None:
 def test_steps_and_bytes_are_those_of_the_run(document: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in document["rows"]}
     assert rows["hyperdreambooth"]["iterations"] == 2
+    assert rows["hyperdreambooth"]["learning_rate"] == FinetuneConfig().learning_rate
+    assert rows["hypernetwork_only"]["learning_rate"] is rows["stranger"]["learning_rate"] is None
     assert rows["hypernetwork_only"]["iterations"] == 0
     assert rows["hyperdreambooth"]["bytes"] > rows["hypernetwork_only"]["bytes"] > 0
     assert rows["hyperdreambooth"]["seconds"] > rows["hypernetwork_only"]["seconds"] > 0
@@ -219,8 +224,10 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
 
 def test_without_a_hypernetwork_equal_work_is_done_at_a_rate_of_its_own(settings: Settings) -> None:
     bench = Bench(settings)
-    ours = json.JSONDecoder().raw_decode(all_rows(bench, {})["hyperdreambooth"].settings)[0]
-    alone = json.JSONDecoder().raw_decode(all_rows(bench, {"no_hypernetwork": 0.7})["no_hypernetwork"].settings)[0]
+    rows = all_rows(bench, {"no_hypernetwork": 0.7})
+    ours, alone = (
+        json.JSONDecoder().raw_decode(rows[name].settings)[0] for name in ("hyperdreambooth", "no_hypernetwork")
+    )
     assert alone == ours | {"learning_rate": 0.7}
 
 

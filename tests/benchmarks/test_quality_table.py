@@ -12,7 +12,7 @@ def measured(name: str, identities: dict[int, float]) -> Measured:
         Person(who, seconds=float(who), stored_bytes=10 * who, scores=dict.fromkeys(METRICS, score) | {"faces": 1.0})
         for who, score in identities.items()
     ]
-    return Measured(name, 40, "", people)
+    return Measured(name, 40, '{"learning_rate": 0.1} and more', people)
 
 
 def test_an_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
@@ -38,6 +38,7 @@ def test_a_row_reports_the_median_of_seconds_and_bytes() -> None:
     assert (row["seconds"], row["bytes"], row["identities"]) == (2.0, 20, 3)
     assert row["metrics"]["identity_sface"]["mean"] == pytest.approx(0.4)
     assert row["remarks"]["faces"]["mean"] == 1
+    assert row["learning_rate"] == 0.1
 
 
 def test_rows_are_compared_on_the_people_they_share() -> None:

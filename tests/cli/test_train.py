@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from cli.errors import StackError
 from cli.main import app
 from cli.train import configured
+from hyperdreambooth import MINI
 from hyperdreambooth.training.config import FitRunConfig, HypernetworkRunConfig
 
 
@@ -43,7 +44,6 @@ def test_what_fit_does_not_do_is_no_setting_of_it() -> None:
 def test_a_folder_without_pictures_is_said_plainly(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    mini = Path(__file__).parents[2] / "hyperdreambooth" / "mini"
-    result = CliRunner().invoke(app, ["train", "fit", str(mini), str(empty), "--output", str(tmp_path / "run")])
+    result = CliRunner().invoke(app, ["train", "fit", str(MINI), str(empty), "--output", str(tmp_path / "run")])
     assert result.exit_code == 1
     assert "holds no picture to train on" in result.output.replace("\n", " ")

@@ -1,11 +1,9 @@
 """The search for a batch size where memory is what ends it: on an NVIDIA GPU."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-import hyperdreambooth
+from hyperdreambooth import MINI
 from hyperdreambooth.batch_size import GPU_SECONDS, SIZES, End, find_batch_size
 from hyperdreambooth.memory import available_bytes
 from hyperdreambooth.personalize import Networks, load_networks
@@ -17,7 +15,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return load_networks(str(Path(hyperdreambooth.__path__[0]) / "mini"), device=GPU, dtype=torch.bfloat16)
+    return load_networks(str(MINI), device=GPU, dtype=torch.bfloat16)
 
 
 def test_larger_batches_are_tried_until_they_are_no_gain_and_nothing_stays(networks: Networks) -> None:

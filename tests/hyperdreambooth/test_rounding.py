@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import hyperdreambooth
+from hyperdreambooth import MINI
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig
@@ -42,8 +41,7 @@ def test_a_subject_has_the_same_bits_in_any_batch(base_model: BaseModel, batch: 
 
 @pytest.fixture(scope="module")
 def mini() -> Networks:
-    folder = Path(hyperdreambooth.__path__[0]) / "mini"
-    return load_networks(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    return load_networks(str(MINI), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def finetuned(mini: Networks, subjects: list[int], *, steps: int) -> Tensor:

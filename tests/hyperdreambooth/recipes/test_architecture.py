@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-import hyperdreambooth
+from hyperdreambooth import MINI
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import load_base_model
 from hyperdreambooth.recipes.architecture import (
@@ -110,7 +110,7 @@ def test_no_file_is_larger_than_sixteen_mebibytes(folder: Path) -> None:
 
 
 def test_the_shipped_mini_has_the_architecture_and_whole_words() -> None:
-    mini = load_mini(Path(hyperdreambooth.__path__[0]) / "mini")
+    mini = load_mini(MINI)
     assert mini.vae.config.latent_channels == mini.unet.config.in_channels == LATENT_CHANNELS
     caption = "a pencil sketch of an old woman with long grey hair and glasses on a blue background"
     assert len(mini.tokenizer(caption).input_ids) == len(caption.split()) + 2
