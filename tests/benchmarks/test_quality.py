@@ -23,6 +23,7 @@ from benchmarks.quality.settings import Settings
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
 from hyperdreambooth.metrics.published import Clip, Dino
+from hyperdreambooth.portraits.styles import Style
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.
@@ -161,6 +162,20 @@ def test_every_row_runs_from_end_to_end(settings: Settings, tmp_path: Path) -> N
     assert max(row["iterations"] for row in rows.values()) == 2
     trained = [row for row in rows.values() if row["iterations"]]
     assert all(row["bytes"] > 0 < row["seconds"] for row in trained)
+
+
+def test_harm_is_how_far_other_people_were_moved(settings: Settings, bench: Bench, out: Path) -> None:
+    judges = calibrated_judges(bench.head, settings, size=bench.size)
+    before, somebody_else = bench.true_pictures(0), bench.true_pictures(1)
+    gallery = make_gallery(judges, bench.people, before)
+
+    def judged(others: Sequence[Image.Image]) -> dict[str, float]:
+        return judge(judges, gallery, 0, bench.asked, before, others)
+
+    assert judged(before)["harm"] == 0
+    assert judged(somebody_else)["harm"] > 0.5
+    assert judged(before)["top1_sface_photo"] == judged(before)["top1_dlib_photo"] == 1
+    assert judged(before)[f"identity_sface/{Style.PHOTO}"] > 0.5
 
 
 def test_the_papers_judges_are_remarks_and_change_nothing_else(settings: Settings, bench: Bench, out: Path) -> None:
