@@ -1,7 +1,7 @@
 """Where the base model lies that this installation serves. No torch: housekeeping asks as well."""
 
 from core.settings import Settings
-from hyperdreambooth import MINI
+from hyperdreambooth.shipped import MINI
 
 SHIPPED = "mini"
 

@@ -9,13 +9,13 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.many_subjects.settings import Settings
-from hyperdreambooth import MINI
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.config import HypernetworkConfig, PersonalizeConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.faces import FaceDetector
 from hyperdreambooth.hypernetwork import Hypernetwork
 from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.shipped import MINI
 
 UNET: Any = UNet2DConditionModel  # diffusers' constructors carry no types
 VAE: Any = AutoencoderKL

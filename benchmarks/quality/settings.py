@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperdreambooth import MINI
+from hyperdreambooth.shipped import MINI
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cli.errors import StackError
 from cli.main import app
 from cli.train import configured
-from hyperdreambooth import MINI
+from hyperdreambooth.shipped import MINI
 from hyperdreambooth.training.config import FitRunConfig, HypernetworkRunConfig
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hyperdreambooth import MINI
 from hyperdreambooth.batch_size import GPU_SECONDS, SIZES, End, find_batch_size
 from hyperdreambooth.memory import available_bytes
 from hyperdreambooth.personalize import Networks, load_networks
+from hyperdreambooth.shipped import MINI
 
 pytestmark = pytest.mark.gpu
 

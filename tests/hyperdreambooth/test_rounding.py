@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hyperdreambooth import MINI
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig
@@ -18,6 +17,7 @@ from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.lidb import relax_rank
 from hyperdreambooth.personalize import Networks, load_networks, personalize_faces, predict
 from hyperdreambooth.rounding import in_blocks
+from hyperdreambooth.shipped import MINI
 from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
 
 FINETUNE = FinetuneConfig(steps=6, noise_draws=2, learning_rate=1e-2, warmup_steps=2)

@@ -8,7 +8,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from hyperdreambooth import MINI
 from hyperdreambooth.config import load_personalize_config
 from hyperdreambooth.diffusion import load_base_model
 from hyperdreambooth.recipes.architecture import (
@@ -21,6 +20,7 @@ from hyperdreambooth.recipes.architecture import (
     make_mini,
     make_tokenizer,
 )
+from hyperdreambooth.shipped import MINI
 
 CAPTIONS = ["a photo of a [V] face", "a pencil sketch of an old woman with long grey hair"]
 
