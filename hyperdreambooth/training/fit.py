@@ -47,11 +47,11 @@ def main(config: FitRunConfig) -> None:
             people = slice(start, start + config.batch)
             with accelerator.autocast():
                 fitted = fit_people(base_model, basis, pictures, people, config)
+            _store(fitted, [name for name, _ in pictures.people[people]], path)
             if number % config.show_every == 0 and accelerator.is_main_process:
                 figures, sheet = Validation(base_model, wishes, pictures, people)(fitted)
                 accelerator.log(figures, step=start)
                 show_sheet(accelerator, config.folder, "fitted", sheet, step=start)
-            _store(fitted, [name for name, _ in pictures.people[people]], path)
         progress.advance()
     accelerator.wait_for_everyone()
     accelerator.end_training()
