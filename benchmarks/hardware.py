@@ -15,5 +15,6 @@ def describe(device: str) -> str:
         chip = torch.cuda.get_device_name()
     else:
         lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-        chip = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "a CPU")
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "a CPU")
+        chip = f"{model} with {torch.backends.cpu.get_cpu_capability()}"  # processors of one name differ by half in it
     return f"{chip}, {psutil.cpu_count()} cores, torch {torch.__version__}"

@@ -5,9 +5,11 @@ broken off goes on where it was: outcomes and judgements are kept in `runs/quali
 """
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +17,7 @@ from PIL import Image
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.cache import Cache
 from benchmarks.quality.calibration import Judges, calibrated_judges
+from benchmarks.quality.carry import carried_rows, measured_again
 from benchmarks.quality.judging import Gallery, judge, make_gallery
 from benchmarks.quality.report import contact_sheet, hardware, markdown, write_json
 from benchmarks.quality.row import Outcome, Row
@@ -29,13 +32,16 @@ def main(settings: Settings, names: Sequence[str], out: Path) -> None:
     bench = Bench(settings)
     judges = calibrated_judges(bench.head, settings, size=bench.size)
     gallery = make_gallery(judges, bench.people, bench.others)
-    measured: list[Measured] = []
+    chosen, about = chosen_rows(bench, names), about_run(bench, judges)
+    earlier = {row["name"]: row for row in earlier_rows(bench, about)}
+    measured: dict[str, Any] = {}
     sheet: dict[str, list[Sequence[Image.Image]]] = {}
-    for row in chosen_rows(bench, names):
+    for row in chosen:
         outcomes, row_measured = measure(bench, judges, gallery, row)
-        measured.append(row_measured)
+        measured[row.name] = table_row(row_measured)
         sheet[row.name] = [outcome.pictures for outcome in outcomes]
-        report(bench, judges, measured, sheet, out)
+        rows = earlier | measured
+        report(bench, about, [rows[name] for name in all_rows(bench) if name in rows], sheet, out)
 
 
 def measure(bench: Bench, judges: Judges, gallery: Gallery, row: Row) -> tuple[list[Outcome], Measured]:
@@ -76,15 +82,9 @@ def chosen_rows(bench: Bench, names: Sequence[str]) -> list[Row]:
     return usable
 
 
-def report(
-    bench: Bench,
-    judges: Judges,
-    measured: Sequence[Measured],
-    sheet: dict[str, list[Sequence[Image.Image]]],
-    out: Path,
-) -> None:
-    """FILE, and beside it the same as `.md` and `.png`."""
-    document = {
+def about_run(bench: Bench, judges: Judges) -> dict[str, Any]:
+    """What FILE says beside its rows."""
+    return {
         "identities": len(bench.people),
         "seed": bench.settings.seed,
         "hardware": hardware(bench.device),
@@ -92,9 +92,29 @@ def report(
         "base_model_hash": bench.base_model.weights_hash,
         "hypernetwork_hash": bench.networks.hypernetwork_hash,
         "anchors": {f"{judge}/{style}": asdict(anchors) for (judge, style), anchors in judges.anchors.items()},
-        "rows": [table_row(row) for row in measured],
-        "comparisons": comparisons(measured),
     }
+
+
+def earlier_rows(bench: Bench, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of `--carry` that still hold."""
+    path = bench.settings.carry
+    if path is None:
+        return []
+    try:
+        return carried_rows(json.loads(path.read_text()), about, list(all_rows(bench).values()))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: {error}") from error
+
+
+def report(
+    bench: Bench,
+    about: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    sheet: dict[str, list[Sequence[Image.Image]]],
+    out: Path,
+) -> None:
+    """FILE, and beside it the same as `.md` and `.png`."""
+    document = {**about, "rows": rows, "comparisons": comparisons([measured_again(row) for row in rows])}
     write_json(out, document)
     out.with_suffix(".md").write_text(markdown(document))
     styles = [question.style for question in bench.asked]
@@ -124,6 +144,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, list[str], 
     parser.add_argument("--clip", help="a folder or hub id: adds CLIP-I and CLIP-T to the remarks")
     parser.add_argument("--dino", help="the same for DINO")
     parser.add_argument("--facenet", type=Path, help="an ONNX file: adds a third judge of identity to the remarks")
+    parser.add_argument("--carry", type=Path, help="an earlier FILE: rows that still hold and aren't measured now")
     parser.add_argument("--finetune-steps", type=int, help="at most so many iterations: a check, no measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = vars(parser.parse_args(arguments))

@@ -15,7 +15,7 @@ from benchmarks.quality.row import Outcome, Row
 from hyperdreambooth.config import to_json
 
 TRAINING = 1  # raise it when a method trains or draws in another way: outcomes kept so far no longer count
-JUDGING = 3  # raise it when a metric is computed in another way: judgements kept so far no longer count
+JUDGING = 4  # raise it when a metric is computed in another way: judgements kept so far no longer count
 
 
 class Cache:

@@ -30,19 +30,26 @@ METRICS = (
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Everybody's portrait as the face judges see it, and the base model's pictures of other people."""
+    """Everybody's portraits as the face judges see them, and the base model's pictures of other people."""
 
     people: Sequence[Person]
     looks: Sequence[dict[str, Embedding]]
+    other_portraits: Sequence[dict[str, Embedding]]
     other_looks: Sequence[Look]
     calibration: str  # of the judges
 
 
 def make_gallery(judges: Judges, people: Sequence[Person], others: Sequence[Image.Image]) -> Gallery:
-    looks = [judges.panel(person.portrait) for person in people]
-    assert all(look is not None for look in looks), "the portrait was aligned by a face"
+    looks = [_seen(judges, person.portrait) for person in people]
+    other_portraits = [_seen(judges, person.other_portrait) for person in people]
     other_looks = [judges.panel(picture) for picture in others]
-    return Gallery(people, [look for look in looks if look is not None], other_looks, judges.calibration)
+    return Gallery(people, looks, other_portraits, other_looks, judges.calibration)
+
+
+def _seen(judges: Judges, portrait: Image.Image) -> dict[str, Embedding]:
+    look = judges.panel(portrait)
+    assert look is not None, "the portrait was aligned by a face"
+    return look
 
 
 def judge(
@@ -76,7 +83,11 @@ def judge(
 def _identity_scores(
     judges: Judges, gallery: Gallery, own: int, asked: Sequence[Question], looks: Sequence[Look], name: str
 ) -> dict[str, float]:
-    """One face judge's view: normalised identity, and whether the right person comes first."""
+    """One face judge's view: normalised identity, and whether the right person comes first.
+
+    `other_portrait_*` is identity once more, to a portrait that no method has seen: what is alike in pose and light
+    with the photo alone counts there for nothing.
+    """
     portraits = [look[name] for look in gallery.looks]
     embeddings = [None if look is None else look[name] for look in looks]
     anchors = [judges.anchors[name, question.style] for question in asked]
@@ -89,6 +100,7 @@ def _identity_scores(
             by_style[f"identity_{name}/{style}"] = identity(*of_style)
     return {
         f"identity_{name}": identity(embeddings, portraits[own], anchors),
+        f"other_portrait_{name}": identity(embeddings, gallery.other_portraits[own][name], anchors),
         f"top1_{name}": float(np.mean(first)),
         f"top1_{name}_photo": float(np.mean([first[place] for place in photo_places(asked)])),
         **by_style,

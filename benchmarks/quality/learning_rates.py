@@ -2,7 +2,7 @@
 
 `python -m benchmarks.quality.learning_rates --identities 4 --rows dreambooth,lora_4` tries multiples of the published
 rates, judges identity by both judges, and writes `learning_rates.json`, which the table reads. Factors that were tried
-before, on as many people and the same base model, stay in it.
+before, with the same settings, as many people and the same base model, stay in it.
 """
 
 import argparse
@@ -40,7 +40,12 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
     searches = json.loads(path.read_text()) if path.exists() else {}
     for name in names:
         rates = {own: published_rate(bench, own) for own in (name, *KIN.get(name, ()))}
-        about = {"published": rates[name], "identities": len(bench.people), "base_model": bench.base_model.weights_hash}
+        about = {
+            "published": rates[name],
+            "settings": all_rows(bench, {})[name].settings,
+            "identities": len(bench.people),
+            "base_model": bench.base_model.weights_hash,
+        }
         before = searches.get(name, {})
         known = before.get("identity_by_factor", {}) if before.items() >= about.items() else {}
         tried = {float(factor): identity for factor, identity in known.items()}

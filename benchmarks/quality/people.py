@@ -22,14 +22,16 @@ from hyperdreambooth.recipes.pictures import person, view_context
 TABLE, CALIBRATION, LEARNING_RATES = FIRST_HELD_OUT_SEED, 2_000_000, 3_000_000
 SEEDS_EACH = 1_000_000
 PHOTO_SCALE = 2  # the photo has twice the model's resolution
+OTHER_VIEWS = range(100, 120)  # of the other portrait: what the rows draw is compared with views below
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One identity and the aligned portrait that every method starts from."""
+    """One identity, the aligned portrait that every method starts from, and another that none sees."""
 
     seed: int
     portrait: Image.Image
+    other_portrait: Image.Image
 
 
 def draw_people(head: Head, detector: FaceDetector, *, count: int, first: int, seed: int, size: int) -> list[Person]:
@@ -39,12 +41,21 @@ def draw_people(head: Head, detector: FaceDetector, *, count: int, first: int, s
         if len(people) == count:
             break
         who = first + int(number)
-        photo = true_picture(head, who, view=0, style=Style.PHOTO, size=size * PHOTO_SCALE)
-        try:
-            people.append(Person(who, align_face(photo, detector, size=size, min_face_pixels=size // 3)))
-        except FaceError:  # a photo that the service refuses gets no adapter from any method
+        portrait = _portrait(head, detector, who, view=0, size=size)
+        if portrait is None:  # a photo that the service refuses gets no adapter from any method
             continue
+        others = (_portrait(head, detector, who, view=view, size=size) for view in OTHER_VIEWS)
+        people.append(Person(who, portrait, next(other for other in others if other is not None)))
     return people
+
+
+def _portrait(head: Head, detector: FaceDetector, who: int, *, view: int, size: int) -> Image.Image | None:
+    """A photo as it would be uploaded, aligned as the service does; None where it would be refused."""
+    photo = true_picture(head, who, view=view, style=Style.PHOTO, size=size * PHOTO_SCALE)
+    try:
+        return align_face(photo, detector, size=size, min_face_pixels=size // 3)
+    except FaceError:
+        return None
 
 
 def true_picture(head: Head, who: int, *, view: int, style: Style, size: int) -> Image.Image:

@@ -32,6 +32,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines = [
         f"{people} people of seed {seed}, {document['hardware']}. Mean and 95 % interval over people;",
         "identity: 0 a stranger, 1 the same person in another picture; prompt: share in the style asked for.",
+        *_elsewhere(document["rows"]),
         "",
         "| row | people | iterations | learning rate | seconds | bytes | " + " | ".join(METRICS) + " |",
         "|---|" + "---:|" * (5 + len(METRICS)),
@@ -39,7 +40,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     for row in document["rows"]:
         cells = [_cell(row["metrics"][name]) for name in METRICS]
         lines.append(
-            f"| {row['name']} | {row['identities']} | {row['iterations']} | {_rate(row)} | {row['seconds']:.2f} | "
+            f"| {row['name']} | {row['identities']} | {row['iterations']} | {_rate(row)} | {_seconds(row)} | "
             f"{row['bytes']} | " + " | ".join(cells) + " |"
         )
     if document["comparisons"]:
@@ -82,6 +83,16 @@ def contact_sheet(
 def _paste(sheet: Image.Image, picture: Image.Image, *, line: int, place: int) -> None:
     enlarged = picture.resize((CELL, CELL), Image.Resampling.BICUBIC)
     sheet.paste(enlarged, (LABEL + place * CELL, line * CELL))
+
+
+def _elsewhere(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the rows ran that were taken over from an earlier run."""
+    runs = sorted({row["hardware"] for row in rows if "hardware" in row})
+    return [f"Seconds with * are another run's: {hardware}." for hardware in runs]
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    return f"{row['seconds']:.2f}" + ("\\*" if "hardware" in row else "")
 
 
 def _rate(row: Mapping[str, Any]) -> str:

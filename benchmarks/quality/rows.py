@@ -27,14 +27,13 @@ from hyperdreambooth.personalize import Networks, examples_of, predict
 
 RATES_FILE = Path(__file__).with_name("learning_rates.json")  # found by `learning_rates.py` on other people
 
-# Our own curve of identity over seconds, beside DreamBooth's; and the photo without its mirror image, as others see it.
+# Our own curve of identity over seconds, beside DreamBooth's; and the photo with its mirror image in turns.
 FURTHER: dict[str, dict[str, int]] = {
     "steps_20": {"steps": 20},
     "steps_100": {"steps": 100},
-    "photo_alone": {"views": 1},
-    "photo_alone_100": {"views": 1, "steps": 100},
-    "photo_alone_200": {"views": 1, "steps": 200},
-    "photo_alone_400": {"views": 1, "steps": 400},
+    "steps_200": {"steps": 200},
+    "steps_400": {"steps": 400},
+    "mirrored": {"views": 2},
 }
 
 
@@ -74,6 +73,7 @@ def _own_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
     yield _hyper_row(bench, "hypernetwork_only", guess)
     alone = (
         ("no_hypernetwork", same_work, False),
+        ("no_hypernetwork_20", replace(same_work, steps=bench.limited(20)), True),
         ("lidb", from_start, True),
     )
     for name, config, slow in alone:

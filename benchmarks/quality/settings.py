@@ -26,4 +26,5 @@ class Settings:
     )
     dino: str | None = None
     facenet: Path | None = None  # an ONNX file
+    carry: Path | None = None  # an earlier FILE, whose rows are taken over where they still hold
     finetune_steps: int | None = None  # fewer iterations for every row: a check that all runs, not a measurement

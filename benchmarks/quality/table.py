@@ -75,7 +75,7 @@ def learning_rate(settings: str) -> float:
 
 
 def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The full method less each other row, then our points without the mirror image less DreamBooth's.
+    """The full method less each other row, then our other numbers of steps less what they are to be compared with.
 
     Person by person, on the people that both have.
     """
@@ -91,4 +91,5 @@ def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def _is_compared(better: str, than: str) -> bool:
-    return (better == REFERENCE != than) or (better.startswith("photo_alone") and than.startswith("dreambooth"))
+    steps = better.startswith("steps_") and than.startswith(("dreambooth", "lora_4"))
+    return (better == REFERENCE != than) or steps or (better, than) == ("steps_20", "no_hypernetwork_20")

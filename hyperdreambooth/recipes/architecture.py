@@ -37,7 +37,7 @@ VOCABULARY = 1024
 START, END = "<|startoftext|>", "<|endoftext|>"
 LARGEST_FILE = "15MB"
 
-FINETUNE = FinetuneConfig(rank=8, learning_rate=0.1, noise_draws=8, views=2, background_weight=1.0)
+FINETUNE = FinetuneConfig(rank=8, learning_rate=0.1, noise_draws=8, views=1, background_weight=1.0)
 PERSONALIZATION = PersonalizeConfig(
     identifier=IDENTIFIER,
     class_noun=CLASS_NOUN,

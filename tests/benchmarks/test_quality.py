@@ -36,10 +36,10 @@ PROMISED = [
     "passes_4",
     "steps_20",
     "steps_100",
-    "photo_alone",
-    "photo_alone_100",
-    "photo_alone_200",
-    "photo_alone_400",
+    "steps_200",
+    "steps_400",
+    "mirrored",
+    "no_hypernetwork_20",
     "dreambooth",
     "dreambooth_400",
     "dreambooth_40",
@@ -152,6 +152,26 @@ def test_what_another_computer_took_is_not_this_ones(
     assert cache.Cache(bench, row).outcome(who) is None
 
 
+def test_rows_that_an_earlier_run_had_are_taken_over(settings: Settings, out: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "carried.json"
+    main(replace(settings, carry=out), ["stranger", "no_subject"], kept)
+    rows = {row["name"]: row for row in json.loads(kept.read_text())["rows"]}
+    assert list(rows) == ["hyperdreambooth", "hypernetwork_only", "no_subject", "same_person", "stranger"]
+    assert [name for name, row in rows.items() if "hardware" in row] == [
+        "hyperdreambooth",
+        "hypernetwork_only",
+        "same_person",
+    ]
+    compared = [one["than"] for one in json.loads(kept.read_text())["comparisons"]]
+    assert compared == ["hypernetwork_only", "no_subject", "same_person", "stranger"]
+
+
+def test_an_earlier_file_of_other_people_is_refused(settings: Settings, out: Path, tmp_path: Path) -> None:
+    for carry, said in ((out, "another seed: 5, here 6"), (tmp_path / "none.json", "No such file")):
+        with pytest.raises(SystemExit, match=said):
+            main(replace(settings, seed=6, carry=carry), ["stranger"], tmp_path / "other.json")
+
+
 def test_every_row_runs_from_end_to_end(settings: Settings, tmp_path: Path) -> None:
     """With two iterations each: that a baseline learns is held beside it."""
     kept = tmp_path / "all.json"
@@ -174,6 +194,8 @@ def test_harm_is_how_far_other_people_were_moved(settings: Settings, bench: Benc
 
     assert judged(before)["harm"] == pytest.approx(0, abs=1e-5)
     assert judged(somebody_else)["harm"] > 0.5
+    assert 0.5 < judged(before)["other_portrait_sface"] != judged(before)["identity_sface"]
+    assert judged(somebody_else)["other_portrait_sface"] < 0.5
     assert judged(before)["top1_sface_photo"] == judged(before)["top1_dlib_photo"] == 1
     assert judged(before)[f"identity_sface/{Style.PHOTO}"] > 0.5
 
@@ -235,6 +257,9 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
     learning_rates.main(replace(settings, identities=1), ["relaxed_lora_4"], [1.0], path)
     fewer = json.loads(path.read_text())["relaxed_lora_4"]["identity_by_factor"]
     assert fewer.keys() == {"1.0"}, "unless it was tried on other people"
+    learning_rates.main(replace(settings, identities=1, finetune_steps=1), ["relaxed_lora_4"], [2.0], path)
+    shorter = json.loads(path.read_text())["relaxed_lora_4"]["identity_by_factor"]
+    assert shorter.keys() == {"2.0"}, "or with other settings"
 
 
 def test_without_a_hypernetwork_equal_work_is_done_at_a_rate_of_its_own(settings: Settings) -> None:

@@ -1,9 +1,14 @@
 """Numbers of people to rows, intervals and pairs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from benchmarks.quality.carry import carried_rows, measured_again
 from benchmarks.quality.judging import METRICS
+from benchmarks.quality.report import markdown
+from benchmarks.quality.row import MethodRow, Row
 from benchmarks.quality.table import Measured, Person, comparisons, interval, table_row
 
 
@@ -55,11 +60,69 @@ def test_without_the_full_method_nothing_is_compared() -> None:
 
 
 def test_our_curve_is_compared_with_dreambooths() -> None:
-    rows = [measured(name, {1: 0.5}) for name in ("hyperdreambooth", "photo_alone", "dreambooth_400", "lora_1")]
-    pairs = [(one["better"], one["than"]) for one in comparisons(rows)]
+    names = ("hyperdreambooth", "no_hypernetwork_20", "steps_20", "dreambooth_400", "lora_4", "lora_1")
+    pairs = [(one["better"], one["than"]) for one in comparisons([measured(name, {1: 0.5}) for name in names])]
     assert pairs == [
-        ("hyperdreambooth", "photo_alone"),
-        ("hyperdreambooth", "dreambooth_400"),
-        ("hyperdreambooth", "lora_1"),
-        ("photo_alone", "dreambooth_400"),
+        *[("hyperdreambooth", name) for name in names[1:]],
+        ("steps_20", "no_hypernetwork_20"),
+        ("steps_20", "dreambooth_400"),
+        ("steps_20", "lora_4"),
     ]
+
+
+def test_a_row_of_the_file_can_be_compared_again() -> None:
+    full, slow = measured("hyperdreambooth", {1: 0.5, 2: 0.7}), measured("lora_1", {1: 0.125})
+    again = [measured_again(table_row(row)) for row in (full, slow)]
+    assert comparisons(again) == comparisons([full, slow])
+
+
+EARLIER: dict[str, Any] = {
+    "seed": 1,
+    "base_model_hash": "base",
+    "hypernetwork_hash": "hyper",
+    "anchors": {"sface/photo": {"same": 0.9, "different": 0.5}},
+    "hardware": "a fast computer",
+    "rows": [table_row(measured("lora_1", {1: 0.1})), table_row(measured("dreambooth", {1: 0.2}))],
+}
+SETTINGS = '{"learning_rate": 0.1} and more'
+
+
+def rows_of(**settings: str) -> list[Row]:
+    return [
+        MethodRow(name, name, 40, own, lambda bench, person: pytest.fail("it runs")) for name, own in settings.items()
+    ]
+
+
+def test_rows_of_an_earlier_file_that_would_be_run_alike_are_taken_over() -> None:
+    (row,) = carried_rows(EARLIER, EARLIER, rows_of(lora_1=SETTINGS, dreambooth="other settings", svdiff=SETTINGS))
+    assert row == EARLIER["rows"][0] | {"hardware": "a fast computer"}
+    twice = {**EARLIER, "hardware": "a slow computer", "rows": [row]}
+    assert carried_rows(twice, EARLIER, rows_of(lora_1=SETTINGS)) == [row], "where it ran is not forgotten"
+
+
+def test_seconds_of_another_run_are_marked() -> None:
+    rows = carried_rows(EARLIER, EARLIER, rows_of(lora_1=SETTINGS)) + EARLIER["rows"][1:]
+    text = markdown({**EARLIER, "hardware": "this one", "identities": 1, "rows": rows, "comparisons": []})
+    assert "Seconds with * are another run's: a fast computer." in text
+    assert "| 1.00\\* |" in text
+    assert "| 1.00 |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 2),
+        ("base_model_hash", "another"),
+        ("hypernetwork_hash", "another"),
+        ("anchors", {"sface/photo": {"same": 0.9, "different": 0.4}}),
+        ("anchors", {}),
+    ],
+)
+def test_rows_of_other_people_models_or_judges_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="other"):
+        carried_rows(EARLIER, {**EARLIER, name: value}, rows_of(lora_1=SETTINGS))
+
+
+def test_judges_that_another_processor_rounded_are_the_same() -> None:
+    rounded = {**EARLIER, "anchors": {"sface/photo": {"same": 0.9001, "different": 0.5}}}
+    assert carried_rows(EARLIER, rounded, rows_of(lora_1=SETTINGS))
