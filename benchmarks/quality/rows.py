@@ -212,7 +212,7 @@ def _anchors() -> Iterator[Row]:
         slow=True,
     )
     yield TrueRow("same_person", lambda bench, own: bench.true_pictures(own))
-    yield TrueRow("round_trip", _round_trip, slow=True)
+    yield TrueRow("round_trip", _round_trip)
     yield TrueRow("stranger", _stranger)
 
 
