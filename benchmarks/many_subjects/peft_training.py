@@ -4,17 +4,14 @@ Where the script is slower than it must be, this is not: the picture is encoded 
 once in all where the text encoder is not trained.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.utils.peft_utils import recurse_remove_peft_layers
-from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyperdreambooth.baselines.peft_layers import peft_layers
 from hyperdreambooth.diffusion import BaseModel, encode_images, encode_tokens, tokenize
 from hyperdreambooth.personalize import Networks
 
@@ -27,7 +24,8 @@ def train_lora(networks: Networks, face: Image.Image, *, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     latents = encode_images(base_model, [face]).repeat(finetune.noise_draws, 1, 1, 1)
     tokens = tokenize(base_model, [config.fill_prompt(config.instance_prompt)])
-    with lora_layers(networks, rank=finetune.rank, seed=seed) as parameters:
+    with peft_layers(base_model, layers_of(networks), rank=finetune.rank, seed=seed) as layers:
+        parameters = list(layers.values())
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
         embeddings: Tensor | None = None
         for _ in range(finetune.steps):
@@ -54,22 +52,12 @@ def denoising_loss(base_model: BaseModel, latents: Tensor, embeddings: Tensor, g
     return F.mse_loss(predicted.float(), target.float())
 
 
-@contextmanager
-def lora_layers(networks: Networks, *, rank: int, seed: int) -> Iterator[list[nn.Parameter]]:
-    """peft's layers around the layers that get a LiDB, and afterwards none."""
+def layers_of(networks: Networks) -> dict[str, list[str]]:
+    """The layers that get a LiDB, by network, as peft names them."""
     base_model = networks.base_model
     targets = {id(base_model.targets[layer.name]) for layer in networks.basis.table.layers}
-    models: list[Any] = [base_model.unet, base_model.text_encoder]
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for model in models:
-                names = [name for name, module in model.named_modules() if id(module) in targets]
-                if not names:
-                    continue
-                inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), model)
-        yield [parameter for model in models for name, parameter in model.named_parameters() if "lora_" in name]
-    finally:
-        for model in models:
-            recurse_remove_peft_layers(model)  # type: ignore[no-untyped-call]  # diffusers
-            vars(model).pop("peft_config", None)  # what peft leaves behind
+    models: dict[str, Any] = {"unet": base_model.unet, "text_encoder": base_model.text_encoder}
+    return {
+        network: [name for name, module in model.named_modules() if id(module) in targets]
+        for network, model in models.items()
+    }

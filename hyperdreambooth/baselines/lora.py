@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-import torch
-from diffusers.utils.peft_utils import recurse_remove_peft_layers
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from hyperdreambooth.baselines.budgets import Budget
+from hyperdreambooth.baselines.peft_layers import peft_layers
 from hyperdreambooth.baselines.personalized import file_size
 from hyperdreambooth.baselines.training import Example, train
 from hyperdreambooth.config import PersonalizeConfig
@@ -36,7 +34,7 @@ class Lora:
 
     @contextmanager
     def attached(self, base_model: BaseModel) -> Iterator[BaseModel]:
-        with peft_layers(base_model, self.rank) as parameters:
+        with peft_layers(base_model, TARGETS, rank=self.rank) as parameters:
             for name, parameter in parameters.items():
                 parameter.data.copy_(self.numbers[name])
             yield base_model
@@ -54,30 +52,10 @@ class _Training:
 
 
 def lora(base_model: BaseModel, config: PersonalizeConfig, example: Example, budget: Budget, *, rank: int) -> Lora:
-    with peft_layers(base_model, rank) as parameters:
+    with peft_layers(base_model, TARGETS, rank=rank) as parameters:
         for name, parameter in parameters.items():
             if "lora_A" in name:  # peft draws from the global generator
                 nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=example.generator)
         train(base_model, _Training(config.subject, list(parameters.values())), example, budget)
         numbers = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     return Lora(config.subject, rank, numbers)
-
-
-@contextmanager
-def peft_layers(base_model: BaseModel, rank: int) -> Iterator[dict[str, nn.Parameter]]:
-    """Within the block peft's layers stand around the targets; afterwards the very modules are back."""
-    try:
-        with torch.random.fork_rng():
-            for network, targets in TARGETS.items():
-                config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-                inject_adapter_in_model(config, getattr(base_model, network))
-        yield {
-            f"{network}.{name}": parameter
-            for network in TARGETS
-            for name, parameter in getattr(base_model, network).named_parameters()
-            if "lora_" in name
-        }
-    finally:
-        for network in TARGETS:
-            recurse_remove_peft_layers(getattr(base_model, network))  # type: ignore[no-untyped-call]  # diffusers
-            vars(getattr(base_model, network)).pop("peft_config", None)  # what peft leaves behind

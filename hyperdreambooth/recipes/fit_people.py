@@ -1,7 +1,7 @@
 """Fit weights to many people: `python -m hyperdreambooth.recipes.fit_people`, for the hypernetwork to learn from.
 
 A few steps of finetuning on the first photo of each and its mirror image, everybody from one start and with one noise
-(`training/fit.py` says why), in the quick dtype. Resumable: a block of people is one file, written once.
+(`fitting.py` says why), in the quick dtype. Resumable: a block of people is one file, written once.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from hyperdreambooth.bank import flatten
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import FinetuneConfig, load_personalize_config, to_json
 from hyperdreambooth.diffusion import BaseModel, encode_images, load_base_model
-from hyperdreambooth.finetune import Examples, fast_finetune
-from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
+from hyperdreambooth.fitting import fit_together
+from hyperdreambooth.lidb import AuxBasis, LiDB
 from hyperdreambooth.portraits.styles import Style
 from hyperdreambooth.recipes.pictures import STYLES, block_path
 from hyperdreambooth.recipes.progress import Progress
@@ -35,6 +35,7 @@ from hyperdreambooth.views import views_of
 NAME = "fitted people"
 HELD_OUT = 64  # the first people: nothing of the hypernetwork or the aux matrices is learned from them
 BATCH = 16  # people who are fitted at once
+VIEWS = 2  # the photo and its mirror image: what the hypernetwork is asked for may be either
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def fitted_folder(config: WorkConfig) -> Path:
 def settings_of(config: FitPeopleConfig) -> FinetuneConfig:
     """As the base model's folder says, but as far as this recipe goes."""
     wishes = load_personalize_config(config.folder / config.base)
-    return replace(wishes.finetune_from_start, steps=config.steps, noise_draws=config.noise_draws)
+    return replace(wishes.finetune_from_start, steps=config.steps, noise_draws=config.noise_draws, views=VIEWS)
 
 
 def load_fitted_people(config: WorkConfig) -> FittedPeople:
@@ -134,16 +135,8 @@ def fit_block(config: FitPeopleConfig, first: int) -> None:
 
 def fit(base_model: BaseModel, basis: AuxBasis, config: FitPeopleConfig, latents: Tensor) -> LiDB:
     """Some people [S, 2, c, h, w] from the start that all share."""
-    wishes, finetune, people = load_personalize_config(config.folder / config.base), settings_of(config), len(latents)
-
-    def same_for_everybody() -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(config.seed) for _ in range(people)]
-
-    prompts = [wishes.fill_prompt(wishes.instance_prompt)] * people
-    examples = Examples(latents.flatten(0, 1), prompts, same_for_everybody(), photo_counts=[2] * people)
-    start = shared_start(basis, subjects=people)
-    start = relax_rank(start, finetune.rank, same_for_everybody(), std=finetune.new_rank_std)
-    return fast_finetune(base_model, start, examples, finetune)
+    wishes = load_personalize_config(config.folder / config.base)
+    return fit_together(base_model, basis, list(latents), wishes, settings_of(config), seed=config.seed)
 
 
 def first_photo_latents(config: WorkConfig, base_model: BaseModel, first: int) -> Tensor:
@@ -151,7 +144,7 @@ def first_photo_latents(config: WorkConfig, base_model: BaseModel, first: int) -
     block = np.load(block_path(config.pictures, first))
     _, views, styles = block["records"].T
     photos = block["pictures"][(views == 0) & (styles == STYLES.index(Style.PHOTO))]
-    return torch.stack([encode_images(base_model, views_of(Image.fromarray(photo), 2, seed=0)) for photo in photos])
+    return torch.stack([encode_images(base_model, views_of(Image.fromarray(photo), VIEWS, seed=0)) for photo in photos])
 
 
 def _path(folder: Path, first: int) -> Path:

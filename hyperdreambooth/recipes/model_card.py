@@ -2,7 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from safetensors import safe_open
+
+from hyperdreambooth.basis import LEARNED_FILE
 from hyperdreambooth.recipes.architecture import DOWNSCALE
 
 TEXT = """# mini
@@ -15,8 +19,8 @@ whole service on a laptop and to test it truly in seconds. It was trained from n
 |---|---|---|
 {parts}
 
-Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of 16 target layers, without which
-an adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
+Beside them lies `aux_basis.safetensors` ({basis:.1f} MB): the learned aux matrices of {layers} target layers, without
+which an adapter says nothing. All weights are half precision; no file is larger than 16 MiB.
 
 ## Data and licence
 
@@ -58,18 +62,17 @@ then counts what is right.
 """
 PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of {channels} channels",
-    "unet": "UNet2DConditionModel, widths 128 and 256",
-    "text_encoder": "CLIPTextModel, 3 layers, width 128; 32 tokens",
-    "hypernetwork": "latents of a face to LiDB train matrices (a = 92, b = 78, rank 8, 16 layers)",
+    "unet": "UNet2DConditionModel, widths {widths}",
+    "text_encoder": "CLIPTextModel, {text_layers} layers, width {text_width}; {tokens} tokens",
+    "hypernetwork": "latents of a face to LiDB train matrices (a = {a}, b = {b}, rank {rank}, {layers} layers)",
 }
 
 
 def write_model_card(folder: Path, figures: dict[str, float]) -> None:
     """README.md beside the weights."""
-    channels = json.loads((folder / "vae" / "config.json").read_text())["latent_channels"]
+    sizes = _sizes(folder)
     parts = [
-        f"| `{name}` | {what.format(channels=channels)} | {_megabytes(folder / name):.1f} MB |"
-        for name, what in PARTS.items()
+        f"| `{name}` | {what.format(**sizes)} | {_megabytes(folder / name):.1f} MB |" for name, what in PARTS.items()
     ]
     rows = [f"| {name} | {figure:.3f} |" for name, figure in figures.items()]
     (folder / "README.md").write_text(
@@ -77,9 +80,31 @@ def write_model_card(folder: Path, figures: dict[str, float]) -> None:
             parts="\n".join(parts),
             figures="\n".join(rows),
             basis=_megabytes(folder),
-            kept_of=3 * DOWNSCALE**2 // channels,
+            layers=sizes["layers"],
+            kept_of=3 * DOWNSCALE**2 // sizes["channels"],
         )
     )
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """What the folder's own files say of its networks."""
+    vae, unet, text_encoder, hypernetwork = (
+        json.loads((folder / name / "config.json").read_text())
+        for name in ("vae", "unet", "text_encoder", "hypernetwork")
+    )
+    with safe_open(folder / LEARNED_FILE, "np") as learned:
+        layers = len(list(learned.keys())) // 2  # two matrices each
+    return {
+        "channels": vae["latent_channels"],
+        "widths": " and ".join(map(str, unet["block_out_channels"])),
+        "text_layers": text_encoder["num_hidden_layers"],
+        "text_width": text_encoder["hidden_size"],
+        "tokens": text_encoder["max_position_embeddings"],
+        "a": hypernetwork["lidb"]["a"],
+        "b": hypernetwork["lidb"]["b"],
+        "rank": hypernetwork["hypernetwork"]["rank"],
+        "layers": layers,
+    }
 
 
 def _megabytes(folder: Path) -> float:

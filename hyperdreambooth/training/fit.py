@@ -1,9 +1,4 @@
-"""Fit a LiDB to each of many people: `hdb train fit BASE_MODEL PICTURES`, targets for the weight-space loss.
-
-All start from one start and see one noise: A_train B_train does not change when a sign or a scale moves from one to
-the other, and the noise that a step meets decides where it goes, so people who were fitted from starts or with noise of
-their own would have targets that no image explains (docs/experiments.md).
-"""
+"""Fit a LiDB to each of many people: `hdb train fit BASE_MODEL PICTURES`, targets for the weight-space loss."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +10,12 @@ from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.bank import flatten, unflatten
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import load_personalize_config
-from hyperdreambooth.diffusion import BaseModel, base_model_folder, load_base_model
-from hyperdreambooth.finetune import Examples, fast_finetune
-from hyperdreambooth.lidb import AuxBasis, LiDB, relax_rank, shared_start
+from hyperdreambooth.diffusion import base_model_folder, load_base_model
+from hyperdreambooth.fitting import fit_together
+from hyperdreambooth.lidb import AuxBasis, LiDB
 from hyperdreambooth.recipes.progress import Progress
 from hyperdreambooth.training.config import FitRunConfig
-from hyperdreambooth.training.pictures import Pictures, prepare_pictures
+from hyperdreambooth.training.pictures import prepare_pictures
 from hyperdreambooth.training.run import open_folder, show_sheet
 from hyperdreambooth.training.validation import REFERENCE_SIZE, Validation
 
@@ -46,7 +41,8 @@ def main(config: FitRunConfig) -> None:
         if not path.exists():
             people = slice(start, start + config.batch)
             with accelerator.autocast():
-                fitted = fit_people(base_model, basis, pictures, people, config)
+                rows = [pictures.latent_rows(own).to(base_model.device) for own in pictures.rows_of(people)]
+                fitted = fit_together(base_model, basis, rows, wishes, config.finetune, seed=config.seed)
             _store(fitted, [name for name, _ in pictures.people[people]], path)
             if number % config.show_every == 0 and accelerator.is_main_process:
                 figures, sheet = Validation(base_model, wishes, pictures, people)(fitted)
@@ -55,26 +51,6 @@ def main(config: FitRunConfig) -> None:
         progress.advance()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def fit_people(base_model: BaseModel, basis: AuxBasis, pictures: Pictures, people: slice, config: FitRunConfig) -> LiDB:
-    """One batch: everybody's train matrices at the finetuning's rank, from all pictures of each."""
-    rows = pictures.rows_of(people)
-
-    def same_for_everybody() -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(config.seed) for _ in rows]
-
-    instance_prompt = load_personalize_config(base_model_folder(config.base_model))
-    prompts = [instance_prompt.fill_prompt(instance_prompt.instance_prompt)] * len(rows)
-    examples = Examples(
-        latents=pictures.latent_rows([row for own in rows for row in own]).to(base_model.device),
-        prompts=prompts,
-        generators=same_for_everybody(),
-        photo_counts=[len(own) for own in rows],
-    )
-    start = shared_start(basis, subjects=len(rows))
-    start = relax_rank(start, config.finetune.rank, same_for_everybody(), std=config.finetune.new_rank_std)
-    return fast_finetune(base_model, start, examples, config.finetune)
 
 
 def load_fitted(folder: Path) -> dict[str, torch.Tensor]:

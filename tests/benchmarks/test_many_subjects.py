@@ -21,13 +21,14 @@ from benchmarks.many_subjects.clock import clocked
 from benchmarks.many_subjects.floor import _counter, best_rate, generate_flops, personalize_flops
 from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, random_base_model, random_networks
 from benchmarks.many_subjects.orders import orders, subjects_of
-from benchmarks.many_subjects.peft_training import lora_layers
+from benchmarks.many_subjects.peft_training import layers_of
 from benchmarks.many_subjects.picture import COLOURS, scaling_picture
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import kind_of
 from benchmarks.many_subjects.ways import Ours, Way, make_way
 from hyperdreambooth.acceleration import compile_blocks, is_compiled
 from hyperdreambooth.attach import layer_table
+from hyperdreambooth.baselines.peft_layers import peft_layers
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import load_base_model, sample
 from hyperdreambooth.personalize import Networks
@@ -188,9 +189,9 @@ def test_every_method_draws_the_pictures_that_ours_does(other_way: Way, networks
 
 def test_pefts_training_is_about_our_layers_and_leaves_none_of_its_own(networks: Networks) -> None:
     rank, before = networks.config.finetune.rank, dict(networks.base_model.unet.named_modules())
-    with lora_layers(networks, rank=rank, seed=0) as parameters:
-        trained = sum(parameter.numel() for parameter in parameters)
-        assert all(parameter.requires_grad for parameter in parameters)
+    with peft_layers(networks.base_model, layers_of(networks), rank=rank) as parameters:
+        trained = sum(parameter.numel() for parameter in parameters.values())
+        assert all(parameter.requires_grad for parameter in parameters.values())
     assert trained == sum(rank * (layer.n + layer.m) for layer in networks.basis.table.layers)
     assert dict(networks.base_model.unet.named_modules()) == before
 

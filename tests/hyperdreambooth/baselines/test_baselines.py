@@ -140,12 +140,12 @@ def test_the_base_model_is_bit_identical_afterwards(tuned: Tuned, base_model: Ba
 
 
 def test_training_lowers_the_loss_on_the_photo(tuned: Tuned, base_model: BaseModel, face: Image.Image) -> None:
-    if tuned.name == "hypernetwork_only":
-        pytest.skip("predicts, doesn't train; this hypernetwork is random")
+    """Of the prediction alone, whose hypernetwork is random here, only that it is another loss."""
     subject = tuned.personalized.subject
     with tuned.personalized.attached(base_model):
         trained = example_loss(base_model, face, subject)
-    assert trained < example_loss(base_model, face, subject)
+    before = example_loss(base_model, face, subject)
+    assert trained < before if tuned.name != "hypernetwork_only" else trained != before
 
 
 def test_a_prompt_draws_the_subject_and_not_the_base_models_picture(tuned: Tuned, base_model: BaseModel) -> None:
