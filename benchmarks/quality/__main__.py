@@ -9,22 +9,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
-from benchmarks.quality.cache import Cache
+from benchmarks.quality.cache import JUDGING, Cache
 from benchmarks.quality.calibration import Judges, calibrated_judges
 from benchmarks.quality.carry import carried_rows, measured_again
 from benchmarks.quality.judging import Gallery, judge, make_gallery
-from benchmarks.quality.report import contact_sheet, hardware, markdown, write_json
+from benchmarks.quality.report import contact_sheet, hardware, markdown, sheet_line, write_json
 from benchmarks.quality.row import Outcome, Row
 from benchmarks.quality.rows import all_rows
 from benchmarks.quality.settings import Settings
 from benchmarks.quality.table import Measured, Person, comparisons, table_row
 from hyperdreambooth.recipes.progress import Progress
+
+Sheet: TypeAlias = dict[str, Sequence[Sequence[Image.Image]] | Image.Image]
 
 
 def main(settings: Settings, names: Sequence[str], out: Path) -> None:
@@ -33,15 +35,13 @@ def main(settings: Settings, names: Sequence[str], out: Path) -> None:
     judges = calibrated_judges(bench.head, settings, size=bench.size)
     gallery = make_gallery(judges, bench.people, bench.others)
     chosen, about = chosen_rows(bench, names), about_run(bench, judges)
-    earlier = {row["name"]: row for row in earlier_rows(bench, about)}
-    measured: dict[str, Any] = {}
-    sheet: dict[str, list[Sequence[Image.Image]]] = {}
+    rows, sheet = earlier_rows(bench, about)
     for row in chosen:
         outcomes, row_measured = measure(bench, judges, gallery, row)
-        measured[row.name] = table_row(row_measured)
+        rows[row.name] = table_row(row_measured)
         sheet[row.name] = [outcome.pictures for outcome in outcomes]
-        rows = earlier | measured
-        report(bench, about, [rows[name] for name in all_rows(bench) if name in rows], sheet, out)
+        order = [name for name in all_rows(bench) if name in rows]
+        report(bench, about, [rows[name] for name in order], {name: sheet[name] for name in order}, out)
 
 
 def measure(bench: Bench, judges: Judges, gallery: Gallery, row: Row) -> tuple[list[Outcome], Measured]:
@@ -91,26 +91,33 @@ def about_run(bench: Bench, judges: Judges) -> dict[str, Any]:
         "base_model": bench.base_model.name,
         "base_model_hash": bench.base_model.weights_hash,
         "hypernetwork_hash": bench.networks.hypernetwork_hash,
+        "judging": JUDGING,
+        "sample": asdict(bench.networks.config.sample),
+        "prompts": [question.prompt for question in bench.asked],
         "anchors": {f"{judge}/{style}": asdict(anchors) for (judge, style), anchors in judges.anchors.items()},
     }
 
 
-def earlier_rows(bench: Bench, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those of `--carry` that still hold."""
+def earlier_rows(bench: Bench, about: Mapping[str, Any]) -> tuple[dict[str, Any], Sheet]:
+    """Those of `--carry` that still hold, and their lines of its sheet."""
     path = bench.settings.carry
     if path is None:
-        return []
+        return {}, {}
     try:
-        return carried_rows(json.loads(path.read_text()), about, list(all_rows(bench).values()))
+        earlier = json.loads(path.read_text())
+        rows = {row["name"]: row for row in carried_rows(earlier, about, list(all_rows(bench).values()))}
+        sheet = Image.open(path.with_suffix(".png"))
     except (OSError, ValueError) as error:
         raise SystemExit(f"{path}: {error}") from error
+    places = {row["name"]: place for place, row in enumerate(earlier["rows"])}
+    return rows, {name: sheet_line(sheet, places[name]) for name in rows}
 
 
 def report(
     bench: Bench,
     about: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    sheet: dict[str, list[Sequence[Image.Image]]],
+    sheet: Sheet,
     out: Path,
 ) -> None:
     """FILE, and beside it the same as `.md` and `.png`."""

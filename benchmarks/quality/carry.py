@@ -8,7 +8,7 @@ from benchmarks.quality.row import Row
 from benchmarks.quality.table import Measured, Person
 
 SAME_JUDGES = 0.01  # of each anchor: processors round otherwise, other judges are further off
-ABOUT = ("seed", "base_model_hash", "hypernetwork_hash")
+ABOUT = ("identities", "seed", "base_model_hash", "hypernetwork_hash", "judging", "sample", "prompts")
 
 
 def carried_rows(earlier: Mapping[str, Any], about: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -18,8 +18,8 @@ def carried_rows(earlier: Mapping[str, Any], about: Mapping[str, Any], rows: Seq
     base model or judges are others.
     """
     for name in ABOUT:
-        if earlier[name] != about[name]:
-            raise ValueError(f"another {name}: {earlier[name]}, here {about[name]}")
+        if earlier.get(name) != about[name]:
+            raise ValueError(f"another {name}: {earlier.get(name)}, here {about[name]}")
     if not _same_anchors(earlier["anchors"], about["anchors"]):
         raise ValueError("other judges: the anchors differ")
     settings = {row.name: row.settings for row in rows}

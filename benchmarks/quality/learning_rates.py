@@ -35,6 +35,9 @@ KIN = {
 
 def main(settings: Settings, names: Sequence[str], factors: Sequence[float], path: Path) -> None:
     bench = Bench(settings, first_person=LEARNING_RATES)
+    for name in names:
+        if name not in all_rows(bench) or not _learns(bench, name):
+            raise SystemExit(f"there is no row {name} whose learning rate is sought")
     judges = calibrated_judges(bench.head, settings, size=bench.size)
     gallery = make_gallery(judges, bench.people, bench.others)
     searches = json.loads(path.read_text()) if path.exists() else {}
@@ -44,6 +47,7 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
             "published": rates[name],
             "settings": all_rows(bench, {})[name].settings,
             "identities": len(bench.people),
+            "seed": settings.seed,
             "base_model": bench.base_model.weights_hash,
         }
         before = searches.get(name, {})
@@ -58,6 +62,12 @@ def main(settings: Settings, names: Sequence[str], factors: Sequence[float], pat
         found = {own: rate * best for own, rate in rates.items()}
         searches[name] = about | {"identity_by_factor": tried, "rates": found}
         path.write_text(json.dumps(searches, indent=2, sort_keys=True) + "\n")
+
+
+def _learns(bench: Bench, name: str) -> bool:
+    """Whether another rate makes it another row."""
+    plain, other = (all_rows(bench, rates)[name].settings for rates in ({}, {name: 1.0}))
+    return plain != other
 
 
 def published_rate(bench: Bench, name: str) -> float:

@@ -14,7 +14,9 @@ OTHERS_SEED = 77_000
 
 @dataclass(frozen=True)
 class Question:
-    """One picture to be drawn. Pose, light and expression are the seed's to choose: they differ from the photo's."""
+    """One picture to be drawn. Prompts name no pose, as the captions that `mini` learned from name none: it comes from
+    the seed, as far as the weights leave it free.
+    """
 
     style: Style
     prompt: str  # with `{subject}` in it

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from benchmarks.hardware import describe
+from benchmarks.quality.goals import goals
 from benchmarks.quality.judging import METRICS
 from hyperdreambooth.portraits.styles import Style
 
@@ -57,13 +58,30 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines.append(
             f"| {compared['better']} | {compared['than']} | {compared['identities']} | " + " | ".join(cells) + " |"
         )
+    reached = goals(document["rows"])
+    if reached:
+        lines += [
+            "",
+            "Likeness by SFace; by dlib. What is asked of the method:",
+            "",
+            "| goal | measured | |",
+            "|---|---|---|",
+        ]
+    for goal in reached:
+        told = {True: "met", False: "missed", None: "can't be told"}[goal.met]
+        lines.append(f"| {goal.name} | {goal.measured} | {told} |")
     return "\n".join(lines) + "\n"
 
 
 def contact_sheet(
-    portraits: Sequence[Image.Image], rows: Mapping[str, Sequence[Sequence[Image.Image]]], styles: Sequence[Style]
+    portraits: Sequence[Image.Image],
+    rows: Mapping[str, Sequence[Sequence[Image.Image]] | Image.Image],
+    styles: Sequence[Style],
 ) -> Image.Image:
-    """First line: the photos. Then each method, every person in three styles; `styles` names the pictures."""
+    """First line: the photos. Then each method, every person in three styles; `styles` names the pictures.
+
+    A row may also be a line of an earlier sheet, as `sheet_line` cuts it.
+    """
     places = [list(styles).index(style) for style in SHEET_STYLES]
     people = min(SHEET_PEOPLE, len(portraits))
     sheet = Image.new("RGB", (LABEL + people * len(places) * CELL, (1 + len(rows)) * CELL), "white")
@@ -73,11 +91,20 @@ def contact_sheet(
     for column, portrait in enumerate(portraits[:people]):
         _paste(sheet, portrait, line=0, place=column * len(places))
         for line, pictures in enumerate(rows.values(), start=1):
+            if isinstance(pictures, Image.Image):
+                sheet.paste(pictures, (LABEL, line * CELL))
+                continue
             if column >= len(pictures):  # a slow row has fewer people
                 continue
             for offset, place in enumerate(places):
                 _paste(sheet, pictures[column][place], line=line, place=column * len(places) + offset)
     return sheet
+
+
+def sheet_line(sheet: Image.Image, place: int) -> Image.Image:
+    """The pictures of the sheet's row number `place`, without the row's name."""
+    top = (1 + place) * CELL
+    return sheet.crop((LABEL, top, sheet.width, top + CELL))
 
 
 def _paste(sheet: Image.Image, picture: Image.Image, *, line: int, place: int) -> None:

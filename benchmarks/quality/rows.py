@@ -50,17 +50,22 @@ class NobodyAttached:
 
 def all_rows(bench: Bench, rates: Mapping[str, float] | None = None) -> dict[str, Row]:
     """Every row there is, in the order of the table; `rates` in the place of the learning rates that were found."""
-    rates = found_rates(bench.base_model.weights_hash) if rates is None else rates
+    if rates is None:
+        settings = {row.name: row.settings for row in all_rows(bench, {}).values()}
+        rates = found_rates(bench.base_model.weights_hash, settings)
     rows = (*_own_rows(bench, rates), *_baseline_rows(bench, rates), *_relaxed_rows(bench, rates), *_anchors())
     return {row.name: row for row in rows}
 
 
-def found_rates(base_model_hash: str, path: Path = RATES_FILE) -> dict[str, float]:
-    """By row; what was found on another base model says nothing here."""
-    searches = json.loads(path.read_text()).values() if path.exists() else ()
+def found_rates(base_model_hash: str, settings: Mapping[str, str], path: Path = RATES_FILE) -> dict[str, float]:
+    """By row; what was found on another base model or with other settings says nothing here.
+
+    `settings`: each row's, as they are when nothing was found.
+    """
+    searches = json.loads(path.read_text()) if path.exists() else {}
     found: dict[str, float] = {}
-    for search in searches:
-        if search["base_model"] == base_model_hash:
+    for name, search in searches.items():
+        if search["base_model"] == base_model_hash and search["settings"] == settings.get(name):
             found |= search["rates"]
     return found
 

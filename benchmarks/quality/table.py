@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmarks.quality.judging import METRICS
 
+PHOTO_METRICS = ("identity_sface/photo", "identity_dlib/photo", "top1_sface_photo", "top1_dlib_photo")
 CONFIDENCE = 0.95
 REFERENCE = "hyperdreambooth"
 
@@ -63,7 +64,11 @@ def table_row(row: Measured) -> dict[str, Any]:
         "remarks": {name: value for name, value in intervals.items() if name not in METRICS},
         "each": {
             "seed": [person.who for person in row.people],
-            **{name: [round(person.scores[name], 4) for person in row.people] for name in METRICS},
+            **{
+                name: [round(person.scores[name], 4) for person in row.people]
+                for name in (*METRICS, *PHOTO_METRICS)
+                if name in names
+            },
         },
     }
 
@@ -77,7 +82,7 @@ def learning_rate(settings: str) -> float:
 def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
     """The full method less each other row, then our other numbers of steps less what they are to be compared with.
 
-    Person by person, on the people that both have.
+    Hypernetworks' predictions are compared with each other. Person by person, on the people that both have.
     """
     compared = []
     for better, than in product(rows, rows):
@@ -92,4 +97,5 @@ def comparisons(rows: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def _is_compared(better: str, than: str) -> bool:
     steps = better.startswith("steps_") and than.startswith(("dreambooth", "lora_4"))
-    return (better == REFERENCE != than) or steps or (better, than) == ("steps_20", "no_hypernetwork_20")
+    predictions = better.endswith("_only") and than.endswith("_only") and better < than
+    return (better == REFERENCE != than) or steps or predictions or (better, than) == ("steps_20", "no_hypernetwork_20")

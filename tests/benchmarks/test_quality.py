@@ -17,8 +17,9 @@ from benchmarks.quality.__main__ import chosen_rows, main, parse
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.calibration import Judges, calibrated_judges
 from benchmarks.quality.judging import METRICS, judge, make_gallery
+from benchmarks.quality.report import sheet_line
 from benchmarks.quality.row import MethodRow
-from benchmarks.quality.rows import all_rows, found_rates
+from benchmarks.quality.rows import RATES_FILE, all_rows, found_rates
 from benchmarks.quality.settings import Settings
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
@@ -164,6 +165,10 @@ def test_rows_that_an_earlier_run_had_are_taken_over(settings: Settings, out: Pa
     ]
     compared = [one["than"] for one in json.loads(kept.read_text())["comparisons"]]
     assert compared == ["hypernetwork_only", "no_subject", "same_person", "stranger"]
+    before, sheet = (Image.open(path.with_suffix(".png")) for path in (out, kept))
+    assert sheet_line(sheet, 0).tobytes() == sheet_line(before, 0).tobytes(), "the carried pictures too"
+    assert sheet_line(sheet, 3).tobytes() == sheet_line(before, 2).tobytes(), "of the same person, lower by no_subject"
+    assert sheet_line(sheet, 2).tobytes() not in {sheet_line(before, line).tobytes() for line in range(len(NAMES))}
 
 
 def test_an_earlier_file_of_other_people_is_refused(settings: Settings, out: Path, tmp_path: Path) -> None:
@@ -243,6 +248,9 @@ def test_a_slow_row_that_took_its_minutes_gets_no_more_people(
     main(three, ["hypernetwork_only", "passes_2"], kept)
     rows = {row["name"]: row["identities"] for row in json.loads(kept.read_text())["rows"]}
     assert rows == {"hypernetwork_only": 3, "passes_2": 2}, "slow rows alone, and two people at least"
+    main(replace(settings, identities=3, slow_identities=1), ["hypernetwork_only", "passes_2"], kept)
+    rows = {row["name"]: row["identities"] for row in json.loads(kept.read_text())["rows"]}
+    assert rows == {"hypernetwork_only": 3, "passes_2": 1}, "the first of all"
 
 
 def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path) -> None:
@@ -252,9 +260,11 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
     best = max(tried["identity_by_factor"], key=tried["identity_by_factor"].get)
     expected = tried["published"] * float(best)
     bench = Bench(settings)
-    rates = found_rates(bench.base_model.weights_hash, path)
+    published = {row.name: row.settings for row in all_rows(bench, {}).values()}
+    rates = found_rates(bench.base_model.weights_hash, published, path)
     assert rates == dict.fromkeys(("relaxed_lora_2", "relaxed_lora_4", "relaxed_lora_8"), expected)
-    assert found_rates("another base model", path) == {}
+    assert found_rates("another base model", published, path) == {}
+    assert found_rates(bench.base_model.weights_hash, published | {"relaxed_lora_4": "changed"}, path) == {}
     for name in rates:
         assert f'"learning_rate":{expected}' in all_rows(bench, rates)[name].settings
 
@@ -268,6 +278,19 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
     learning_rates.main(replace(settings, identities=1, finetune_steps=1), ["relaxed_lora_4"], [2.0], path)
     shorter = json.loads(path.read_text())["relaxed_lora_4"]["identity_by_factor"]
     assert shorter.keys() == {"2.0"}, "or with other settings"
+
+
+@pytest.mark.parametrize("name", ["lidb", "stranger", "typo"])
+def test_a_rate_is_only_sought_where_there_is_one(settings: Settings, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SystemExit, match=f"no row {name} whose"):
+        learning_rates.main(settings, [name], [1.0], tmp_path / "rates.json")
+
+
+def test_the_rates_that_were_found_are_those_of_the_shipped_model() -> None:
+    bench = Bench(Settings(identities=0, seed=0))
+    published = {row.name: row.settings for row in all_rows(bench, {}).values()}
+    found = found_rates(bench.base_model.weights_hash, published)
+    assert found.keys() == {name for search in json.loads(RATES_FILE.read_text()).values() for name in search["rates"]}
 
 
 def test_without_a_hypernetwork_equal_work_is_done_at_a_rate_of_its_own(settings: Settings) -> None:
