@@ -50,7 +50,7 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
 
     `subject_of_sample` [B] says whose sample each one is; a batch of k B samples (the halves of classifier-free
     guidance) repeats it k times. Without it a batch holds equally many neighbouring samples of each subject, which the
-    doubled batch of `sample` does not: draw several subjects with `subject_of_sample` only.
+    doubled batch of `sample` does not: it draws several subjects with `subject_of_sample` only.
     """
     factors, put = deltas.factors(base_model.dtype), []
     try:
@@ -59,7 +59,8 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
             put.append((slot, slot.deltas))
             slot.deltas = (*slot.deltas, _Delta(up, down, base_model.seating))
         own_texts = any(reads_prompt(name) for name in factors)
-        with base_model.seating.seated(subject_of_sample, own_texts=own_texts):
+        in_turn = deltas.subjects > 1 and subject_of_sample is None
+        with base_model.seating.seated(subject_of_sample, own_texts=own_texts, in_turn=in_turn):
             yield base_model
     finally:
         for slot, before in put:

@@ -227,6 +227,7 @@ def _prompted(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence
     whose deltas are in what reads them.
     """
     seating, rows = base_model.seating, base_model.seating.rows
+    assert not seating.in_turn, "of whom is each picture? `attach` several subjects with `subject_of_sample`"
     subjects = None if rows is None else rows.repeat(len(prompts) // len(rows))
     whose = [0] * len(prompts) if subjects is None or not seating.own_texts else subjects.tolist()
     pairs = [*zip(whose, negatives, strict=True), *zip(whose, prompts, strict=True)]

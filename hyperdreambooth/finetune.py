@@ -2,7 +2,8 @@
 
 No operator of the UNet mixes samples, so S subjects with their own deltas and a SUMMED loss are S separate runs.
 Whatever could couple them is kept apart: noise and timesteps, the gradient's clipping, the optimiser's moments and its
-step counts, on a CPU in float32 even the rounding. Who is done, or no longer wanted, leaves the batch.
+step counts, on a CPU in float32 even the rounding (`rounding.py`: of two and more; a lone subject's depends on the
+number of threads). Who is done, or no longer wanted, leaves the batch.
 """
 
 import math
@@ -140,7 +141,8 @@ def fast_finetune(
     *,
     on_step: OnFinetuneStep | None = None,
 ) -> LiDB:
-    """Train nothing but the train matrices. A subject's result depends on its own face, prompt and generator alone.
+    """Train nothing but the train matrices. A subject's result depends on its own face, prompt and generator alone, to
+    the precision that decision 11 tells.
 
     Configs may differ between subjects in all but what a step looks at: `noise_draws` and `background_weight`.
     """

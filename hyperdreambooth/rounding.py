@@ -1,9 +1,9 @@
-"""The same bits whoever else is in the batch, on a CPU and in float32.
+"""The same bits whoever else is in the batch, on a CPU and in float32 (decision 11: where, and where not).
 
 A matrix product's kernel, and with it the order of its sums, depends on how many rows it has. That changes the seventh
 digit, and forty steps of Adam make the second digit of it (docs/experiments.md). So what belongs to one subject goes
-through a layer by itself, in a batch as alone. Larger convolutions than 1 x 1 need none of this: they look at one
-sample after the other anyway.
+through a layer by itself, in a batch as alone on one thread. Larger convolutions than 1 x 1 need none of this: they
+look at one sample after the other anyway.
 """
 
 from collections.abc import Callable, Iterator

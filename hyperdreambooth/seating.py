@@ -22,6 +22,7 @@ class Seating:
     def __init__(self) -> None:
         self.rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
         self.own_texts = False  # are there deltas in what reads the prompts?
+        self.in_turn = False  # are there several subjects, with equally many neighbouring rows each?
         self._here = threading.local()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Seating":
@@ -40,17 +41,17 @@ class Seating:
         return subjects
 
     @contextmanager
-    def seated(self, rows: Tensor | None, *, own_texts: bool = False) -> Iterator[None]:
+    def seated(self, rows: Tensor | None, *, own_texts: bool = False, in_turn: bool = False) -> Iterator[None]:
         """Within the block, `rows` says whose each row is; `own_texts`, that a subject may read prompts in its own way.
 
         What is so outside stays so.
         """
-        before = self.rows, self.own_texts
-        self.rows, self.own_texts = rows, self.own_texts or own_texts
+        before = self.rows, self.own_texts, self.in_turn
+        self.rows, self.own_texts, self.in_turn = rows, self.own_texts or own_texts, self.in_turn or in_turn
         try:
             yield
         finally:
-            self.rows, self.own_texts = before
+            self.rows, self.own_texts, self.in_turn = before
 
     def in_parts(
         self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int | None = None

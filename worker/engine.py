@@ -206,8 +206,11 @@ def load_engine(settings: Settings) -> Engine:
     choose_attention(networks.base_model)
     safety_checker = load_safety_checker(base_model_folder(source), device=device)
     batch_size = measured_batch_size(networks) if settings.batch_size == "auto" else settings.batch_size
-    if settings.acceleration is Acceleration.COMPILE and device.type == "cuda":
-        compile_blocks(networks.base_model)  # last: no batch of the measuring is worth compiling for
+    if settings.acceleration is Acceleration.COMPILE:
+        if device.type == "cuda":
+            compile_blocks(networks.base_model)  # last: no batch of the measuring is worth compiling for
+        else:
+            log.warning("engine.not_compiled", reason="compiled blocks gain nothing on a processor")
     log.info("engine.loaded", safety_checker=safety_checker is not None, batch_size=batch_size)
     return Engine(networks, base_model=settings.model_name, batch_size=batch_size, safety_checker=safety_checker)
 

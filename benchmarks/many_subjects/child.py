@@ -61,9 +61,10 @@ def serve(connection: Connection, settings: Settings, method: Method) -> None:
             bench = bench or Bench(settings, method)
             answer = getattr(bench, question)(*arguments)
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
             answer = OutOfMemory()
         except Exception as error:
             error.add_note(f"in the process of {method}")
             answer = error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the other methods' processes need what this one only keeps
         connection.send(answer)

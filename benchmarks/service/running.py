@@ -9,17 +9,18 @@ from pathlib import Path
 
 import httpx
 
-import hyperdreambooth
 from benchmarks.service.settings import Settings
 from benchmarks.service.timed_worker import SPANS, Span, read_spans
 from cli.ports import free_ports
 from cli.services import Service
 from cli.stack import Stack
 from core.settings import Settings as ServiceSettings
+from hyperdreambooth.config import PERSONALIZATION_FILE, load_personalize_config, to_json
+from hyperdreambooth.diffusion import base_model_folder
+from hyperdreambooth.shipped import MINI
 
 START_SECONDS = 600
 POLL_SECONDS = 0.2
-PERSONALIZATION = "personalization.json"
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,18 @@ def base_model(settings: Settings, folder: Path) -> str:
     """The model as it is; with other numbers of steps, a folder of links beside its own wishes."""
     if settings.steps is None and settings.sample_steps is None:
         return settings.base_model
-    shipped = Path(hyperdreambooth.__path__[0]) / settings.base_model
-    source = (shipped if settings.base_model == "mini" else Path(settings.base_model)).resolve()
+    source = (MINI if settings.base_model == "mini" else base_model_folder(settings.base_model)).resolve()
     copy = folder / source.name
     copy.mkdir()
     for path in source.iterdir():
-        if path.name != PERSONALIZATION:
+        if path.name != PERSONALIZATION_FILE:
             (copy / path.name).symlink_to(path)
-    wishes = json.loads((source / PERSONALIZATION).read_text())
+    wishes = json.loads(to_json(load_personalize_config(source)))
     for name, key, steps in (
         ("finetune", "steps", settings.steps),
         ("finetune_from_start", "steps", settings.steps),
         ("sample", "steps", settings.sample_steps),
     ):
-        wishes.setdefault(name, {})
         wishes[name] |= {key: steps} if steps else {}
-    (copy / PERSONALIZATION).write_text(json.dumps(wishes))
+    (copy / PERSONALIZATION_FILE).write_text(json.dumps(wishes))
     return str(copy)

@@ -23,8 +23,8 @@ def test_larger_batches_are_tried_until_they_are_no_gain_and_nothing_stays(netwo
     held, randomness = torch.cuda.memory_allocated(), torch.cuda.get_rng_state()
     found = find_batch_size(networks)
     assert found.batch_size in SIZES[1:]  # one small subject keeps no GPU busy
-    memory = [one.memory for one in found.measured]
-    assert memory == sorted(memory)
+    smallest, *_, largest = found.measured
+    assert largest.memory > smallest.memory > 0
     assert torch.cuda.memory_allocated() <= held + 32 * 2**20  # what libraries take for themselves
     assert torch.equal(torch.cuda.get_rng_state(), randomness)
 

@@ -12,7 +12,7 @@ from hyperdreambooth.attach import attach
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, SampleConfig
 from hyperdreambooth.diffusion import BaseModel, load_base_model, sample
-from hyperdreambooth.finetune import Flight, fast_finetune, take_step
+from hyperdreambooth.finetune import Flight, Prompts, draw_samples, fast_finetune, gradients, take_step
 from hyperdreambooth.lidb import LiDB
 from hyperdreambooth.merge import merged
 from tests.hyperdreambooth.conftest import random_lidb, write_tiny_folder
@@ -64,6 +64,20 @@ def test_a_batch_gives_each_subject_what_it_gets_alone(base_model_double: BaseMo
     for row, subject in enumerate(batch):
         alone = finetuned(base_model_double, [subject])[0]
         assert torch.linalg.vector_norm(together[row] - alone) <= 1e-9 * torch.linalg.vector_norm(alone)
+
+
+def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model: BaseModel) -> None:
+    def first(subjects: list[int]) -> torch.Tensor:
+        examples, lidb = examples_of(base_model, subjects), lidb_of(base_model, subjects)
+        examples = type(examples)(examples.latents.to(GPU), examples.prompts, examples.generators)
+        samples = draw_samples(base_model, examples, FINETUNE, step=1)
+        prompts = Prompts.of(base_model, lidb.basis.table, examples.prompts)
+        return gradients(base_model, flatten(lidb).requires_grad_(), lidb, samples, prompts)[1]
+
+    together = first([0, 1, 2])
+    for row, subject in enumerate([0, 1, 2]):
+        alone = first([subject])[0]
+        assert torch.linalg.vector_norm(together[row] - alone) <= 1e-5 * torch.linalg.vector_norm(alone)
 
 
 def test_the_gpu_finetunes_what_the_cpu_finetunes(base_model_double: BaseModel, folder: Path) -> None:

@@ -1,11 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from hyperdreambooth.bank import flatten, unflatten
+from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig
 from hyperdreambooth.diffusion import BaseModel, load_base_model
 from hyperdreambooth.finetune import (
@@ -13,7 +13,10 @@ from hyperdreambooth.finetune import (
     Flight,
     Prompts,
     draw_samples,
+    each_by_itself,
     fast_finetune,
+    gradients,
+    gradients_in_parts,
     learning_rate,
     subject_losses,
     take_step,
@@ -75,17 +78,21 @@ def test_photos_take_turns_at_each_part_of_the_schedule(base_model: BaseModel, p
     assert (chosen[:, 4:] == photos).all()
 
 
-def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(base_model: BaseModel) -> None:
-    def gradient(subjects: list[int]) -> torch.Tensor:
+@pytest.mark.parametrize("differentiate", [gradients, gradients_in_parts])
+def test_first_gradients_of_a_float32_batch_are_those_of_single_runs(
+    base_model: BaseModel, differentiate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    def first(subjects: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         lidb, examples = lidb_of(base_model, subjects), examples_of(base_model, subjects)
         numbers = flatten(lidb).requires_grad_()
         samples = draw_samples(base_model, examples, CONFIG, step=1)
         prompts = Prompts.of(base_model, lidb.basis.table, examples.prompts)
-        losses = subject_losses(base_model, unflatten(numbers, lidb), samples, prompts)
-        return torch.autograd.grad(losses.sum(), numbers)[0]
+        with each_by_itself(base_model, draws=CONFIG.noise_draws):
+            return (differentiate if len(subjects) > 1 else gradients)(base_model, numbers, lidb, samples, prompts)
 
-    together, alone = gradient([0, 1, 2]), gradient([1])[0]
-    assert torch.linalg.vector_norm(together[1] - alone) <= 1e-5 * torch.linalg.vector_norm(alone)
+    for row, subject in enumerate([0, 1, 2]):
+        for together, alone in zip(first([0, 1, 2]), first([subject]), strict=True):
+            assert torch.linalg.vector_norm(together[row] - alone[0]) <= 1e-5 * torch.linalg.vector_norm(alone[0])
 
 
 def test_no_step_asks_the_device_for_a_value(tiny_folder: Path) -> None:

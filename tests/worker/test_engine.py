@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -132,6 +133,18 @@ def test_pictures_do_not_depend_on_their_neighbours(engine: Engine, adapter: byt
     assert pictures(together[0]) == pictures(together[2]) == pictures(alone)
 
 
+def test_each_is_drawn_with_its_own_weights(engine: Engine, adapter: bytes, selfie: Image.Image) -> None:
+    (another,) = engine.personalize([PersonalizeRequest((selfie.rotate(20),), 2, Method.AUTO)], going_on)
+    assert isinstance(another, bytes)
+    requests = [drawing(adapter, "{subject}"), drawing(another, "{subject}"), drawing(adapter, "a {subject}")]
+    together = engine.generate(requests, going_on)
+    assert pictures(together[0]) != pictures(together[1])
+    for request, result in zip(requests, together, strict=True):
+        (alone,) = engine.generate([request], going_on)
+        (one,), (other,) = result, alone
+        assert np.abs(np.asarray(one.image, int) - np.asarray(other.image, int)).max() <= 2  # of 255
+
+
 def test_steps_count_over_all_pictures(engine: Engine, adapter: bytes) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -239,10 +252,11 @@ def test_a_processor_runs_the_networks_as_they_are(tmp_path: Path, monkeypatch: 
     write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
     compiled: list[object] = []
     monkeypatch.setattr("worker.engine.compile_blocks", compiled.append)
-    load_engine(
-        Settings(base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4, acceleration=Acceleration.COMPILE)
-    )
+    tiny = str(tmp_path / "tiny")
+    with capture_logs() as lines:
+        load_engine(Settings(base_model=tiny, device="cpu", batch_size=4, acceleration=Acceleration.COMPILE))
     assert compiled == []
+    assert [line["log_level"] for line in lines if line["event"] == "engine.not_compiled"] == ["warning"]
 
 
 def test_a_processor_computes_in_bfloat16_if_it_is_told_to(tmp_path: Path, selfie: Image.Image) -> None:

@@ -120,10 +120,16 @@ def nobodys_picture(base_model: BaseModel) -> bytes:
 
 @torch.no_grad()
 def example_loss(base_model: BaseModel, face: Image.Image, subject: str) -> float:
-    """The denoising loss on the face itself, over fixed noise."""
-    latents = encode_images(base_model, [face]).expand(32, -1, -1, -1)
+    """The denoising loss on the face itself."""
+    return fixed_loss(base_model, encode_images(base_model, [face]), PROMPT.replace("{subject}", subject))
+
+
+@torch.no_grad()
+def fixed_loss(base_model: BaseModel, latents: Tensor, prompt: str) -> float:
+    """The denoising loss on one picture, over fixed noise."""
+    latents = latents.expand(32, -1, -1, -1)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(99))
-    embeddings = encode_tokens(base_model, tokenize(base_model, [PROMPT.replace("{subject}", subject)] * 32))
+    embeddings = encode_tokens(base_model, tokenize(base_model, [prompt] * 32))
     timesteps = torch.arange(15, 1000, 31)[:32]
     return float(denoising_loss(base_model, latents, embeddings, timesteps=timesteps, noise=noise).mean())
 
@@ -146,6 +152,23 @@ def test_training_lowers_the_loss_on_the_photo(tuned: Tuned, base_model: BaseMod
         trained = example_loss(base_model, face, subject)
     before = example_loss(base_model, face, subject)
     assert trained < before if tuned.name != "hypernetwork_only" else trained != before
+
+
+@torch.no_grad()
+def test_prior_preservation_keeps_the_class(tiny_networks: Networks, face: Image.Image) -> None:
+    """After forty iterations class images are denoised better than by weights that saw none."""
+    prior, base_model = _prior(tiny_networks), tiny_networks.base_model
+
+    def class_loss(prior_weight: float) -> float:
+        budget = replace(quick(DREAMBOOTH), iterations=40, prior_weight=prior_weight)
+        example = _example(tiny_networks, face)
+        with (
+            torch.enable_grad(),
+            dreambooth(base_model, tiny_networks.config, example, budget, prior=prior).attached(base_model),
+        ):
+            return fixed_loss(base_model, prior.latents[:1], prior.prompt)
+
+    assert class_loss(1.0) < class_loss(0.0)
 
 
 def test_a_prompt_draws_the_subject_and_not_the_base_models_picture(tuned: Tuned, base_model: BaseModel) -> None:

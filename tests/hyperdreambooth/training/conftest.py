@@ -1,5 +1,8 @@
 """Four people with a few photos each, made of one real photograph."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +10,8 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image, ImageOps
 
-from hyperdreambooth.config import HypernetworkConfig
-from hyperdreambooth.training.config import HypernetworkRunConfig
+from hyperdreambooth.config import HypernetworkConfig, to_json
+from hyperdreambooth.training.config import HypernetworkRunConfig, RunConfig
 
 TINTS = ("white", "red", "green", "blue")
 
@@ -46,6 +49,21 @@ def hypernetwork_run(tiny_folder: Path, faces: Path, tmp_path: Path) -> Hypernet
         save_every=2,
         show_every=6,
         held_out=1,
+    )
+
+
+def train_in_two_processes(kind: str, told: RunConfig, scratch: Path) -> subprocess.CompletedProcess[str]:
+    """`hdb train` as accelerate starts it, on the CPU."""
+    (scratch / "told.json").write_text(to_json(told))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    command = ["-m", "cli.main", "train", kind, told.base_model, told.pictures]
+    return subprocess.run(
+        [sys.executable, *launch, *command, "--config", str(scratch / "told.json")],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 

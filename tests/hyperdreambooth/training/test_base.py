@@ -1,8 +1,5 @@
 """`hdb train base`, on a base model of a few thousand weights."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +7,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from hyperdreambooth.config import SampleConfig, to_json
+from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import BaseModel, load_base_model, sample
 from hyperdreambooth.training.base import main
 from hyperdreambooth.training.config import BaseRunConfig
 from hyperdreambooth.training.run import Run
+from tests.hyperdreambooth.training.conftest import train_in_two_processes
 
 
 @pytest.fixture
@@ -75,27 +73,14 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
 
 @pytest.mark.slow
 def test_two_processes_train_one_model_and_refuse_another_config(config: BaseRunConfig, tmp_path: Path) -> None:
-    def train(told: BaseRunConfig) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "config.json").write_text(to_json(told))
-        launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-        command = ["-m", "cli.main", "train", "base", told.base_model, told.pictures]
-        return subprocess.run(
-            [sys.executable, *launch, *command, "--config", str(tmp_path / "config.json")],
-            env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    done = train(config)
+    done = train_in_two_processes("base", config, tmp_path)
     assert done.returncode == 0, done.stderr
     alone = replace(config, output=str(tmp_path / "alone"))
     main(alone)
     before = load_base_model(config.base_model, device=torch.device("cpu"), dtype=torch.float32)
     # The same average of other batches: neither nothing, nor what one process learns.
     assert len({trained(config).weights_hash, trained(alone).weights_hash, before.weights_hash}) == 3
-    refused = train(replace(config, learning_rate=1.0))
+    refused = train_in_two_processes("base", replace(config, learning_rate=1.0), tmp_path)
     assert refused.returncode != 0
     assert "holds a run with another learning_rate" in refused.stdout + refused.stderr
 

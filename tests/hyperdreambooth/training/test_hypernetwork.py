@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hyperdreambooth.attach import aux_basis
+from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, to_json
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.hypernetwork import FOLDER
@@ -29,6 +31,7 @@ from hyperdreambooth.training.hypernetwork import check_fitted, main, weight_spa
 from hyperdreambooth.training.pictures import NoPictures
 from hyperdreambooth.training.run import OtherRun
 from tests.hyperdreambooth.conftest import LIDB
+from tests.hyperdreambooth.training.conftest import train_in_two_processes
 
 
 def shown(folder: Path) -> dict[str, list[str]]:
@@ -154,6 +157,43 @@ def test_a_fit_that_was_broken_off_goes_on(hypernetwork_run: HypernetworkRunConf
     again = load_fitted(fitting.folder)
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_two_processes_fit_everybody_and_train_one_hypernetwork_in_half_precision(
+    hypernetwork_run: HypernetworkRunConfig, base_model: BaseModel, tmp_path: Path
+) -> None:
+    given = hypernetwork_run.base_model, hypernetwork_run.pictures
+    finetune = FinetuneConfig(steps=3, rank=1, noise_draws=2, learning_rate=0.1)
+    fitting = FitRunConfig(
+        base_model=given[0],
+        pictures=given[1],
+        output=str(tmp_path / "fit"),
+        batch=2,
+        finetune=finetune,
+        mixed_precision="bf16",
+    )
+    done = train_in_two_processes("fit", fitting, tmp_path)
+    assert done.returncode == 0, done.stderr
+    together, start = load_fitted(fitting.folder), shared_start(aux_basis(base_model, LIDB), subjects=1)
+    alone = replace(fitting, output=str(tmp_path / "alone"), mixed_precision="no")
+    fit(alone)
+    for name, exact in load_fitted(alone.folder).items():
+        assert (
+            0
+            < torch.linalg.vector_norm(together[name] - exact)
+            < 0.3 * torch.linalg.vector_norm(exact - flatten(start)[0])
+        ), name
+
+    run = replace(hypernetwork_run, beta=1.0, fitted=str(fitting.folder), mixed_precision="bf16")
+    done = train_in_two_processes("hypernetwork", run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    single = replace(run, output=str(tmp_path / "single"))
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps what the first run of a process was told
+    main(single)
+    assert weights(run).keys() == weights(single).keys()
+    assert all(weight.isfinite().all() for weight in weights(run).values())
+    assert any(not torch.equal(weight, weights(single)[name]) for name, weight in weights(run).items()), "other batches"
 
 
 def test_everybody_must_have_been_fitted(hypernetwork_run: HypernetworkRunConfig, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from hyperdreambooth.training.pictures import NoPictures, prepare_pictures, read
 
 
 def test_a_folder_and_a_webdataset_of_it_hold_the_same_pictures(faces: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "faces-000.tar", "w") as shard:
-        for path in sorted(faces.rglob("*.*")):
-            shard.add(path, str(path.relative_to(faces)))
-    from_folder, from_shards = list(read_pictures(str(faces))), list(read_pictures(str(tmp_path / "faces-000.tar")))
+    for number, chosen in enumerate(("person-*/*", "*.*")):  # a sample's files stay in one shard
+        with tarfile.open(tmp_path / f"faces-00{number}.tar", "w") as shard:
+            for path in sorted(faces.glob(chosen)):
+                shard.add(path, str(path.relative_to(faces)))
+    shards = str(tmp_path / "faces-{000..001}.tar")
+    from_folder, from_shards = list(read_pictures(str(faces))), list(read_pictures(shards))
 
     assert {(one.person, one.name, one.caption) for one in from_folder} == {
         ("alone", "alone", None),
