@@ -12,8 +12,8 @@ from hyperdreambooth.recipes.architecture import DOWNSCALE
 TEXT = """# mini
 
 A complete small Stable Diffusion, with its hypernetwork, that draws portraits of 64 x 64 pixels: enough to run the
-whole service on a laptop and to test it truly in seconds. It was trained from nothing on two CPU cores, part by part
-(`HISTORY.md`); one command, `make mini`, trains another like it.
+whole service on a laptop and to test it truly in seconds. One command, `make mini`, trained it from nothing or trains
+another like it{history}.
 
 | part | what | weights |
 |---|---|---|
@@ -49,8 +49,7 @@ colours of clothes and background. `[V] face` is the person it is personalised t
 ## Figures
 
 Measured by `python -m hyperdreambooth.recipes.evaluate`, with judges that took no part in training (YuNet finds faces,
-SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table. How the shipped
-weights came about is told in `HISTORY.md`.
+SFace compares them). A cosine of rendered strangers is no zero: compare with the anchors in the table.
 
 For eyes of your own, `python -m hyperdreambooth.recipes.blind --out FOLDER` writes a blind trial about people whom
 nobody trained on: which drawing is of whom, and which style is which. Fill in its `answers.json`; `--grade FOLDER`
@@ -60,6 +59,7 @@ then counts what is right.
 |---|---|
 {figures}
 """
+HISTORY = "HISTORY.md"  # of weights that weren't made in one go
 PARTS = {
     "vae": "AutoencoderKL, 8 x 8 latents of {channels} channels",
     "unet": "UNet2DConditionModel, widths {widths}",
@@ -81,6 +81,7 @@ def write_model_card(folder: Path, figures: dict[str, float]) -> None:
             figures="\n".join(rows),
             basis=_megabytes(folder),
             layers=sizes["layers"],
+            history="; how these weights came about is told in `HISTORY.md`" if (folder / HISTORY).exists() else "",
             kept_of=3 * DOWNSCALE**2 // sizes["channels"],
         )
     )

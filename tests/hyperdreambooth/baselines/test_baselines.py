@@ -154,18 +154,14 @@ def test_training_lowers_the_loss_on_the_photo(tuned: Tuned, base_model: BaseMod
     assert trained < before if tuned.name != "hypernetwork_only" else trained != before
 
 
-@torch.no_grad()
 def test_prior_preservation_keeps_the_class(tiny_networks: Networks, face: Image.Image) -> None:
     """After forty iterations class images are denoised better than by weights that saw none."""
     prior, base_model = _prior(tiny_networks), tiny_networks.base_model
 
     def class_loss(prior_weight: float) -> float:
         budget = replace(quick(DREAMBOOTH), iterations=40, prior_weight=prior_weight)
-        example = _example(tiny_networks, face)
-        with (
-            torch.enable_grad(),
-            dreambooth(base_model, tiny_networks.config, example, budget, prior=prior).attached(base_model),
-        ):
+        trained = dreambooth(base_model, tiny_networks.config, _example(tiny_networks, face), budget, prior=prior)
+        with trained.attached(base_model):
             return fixed_loss(base_model, prior.latents[:1], prior.prompt)
 
     assert class_loss(1.0) < class_loss(0.0)

@@ -14,7 +14,7 @@ from hyperdreambooth.shipped import MINI
 def folder(tmp_path: Path) -> Path:
     """`mini` without its large weights."""
     names = ("vae", "unet", "text_encoder", "hypernetwork")
-    for path in [MINI / name / "config.json" for name in names] + [MINI / "aux_basis.safetensors"]:
+    for path in [MINI / name / "config.json" for name in names] + [MINI / "aux_basis.safetensors", MINI / "HISTORY.md"]:
         (tmp_path / path.relative_to(MINI)).parent.mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / path.relative_to(MINI))
     return tmp_path
@@ -37,5 +37,12 @@ def test_channels_are_those_of_the_autoencoder(folder: Path, channels: int, kept
     config.write_text(json.dumps(json.loads(config.read_text()) | {"latent_channels": channels}))
     write_model_card(folder, {})
     card = (folder / "README.md").read_text()
+    assert "HISTORY.md" in card
     assert f"latents of {channels} channels" in card
     assert f"1 number of {kept_of}." in card
+
+
+def test_weights_made_in_one_go_have_no_history(folder: Path) -> None:
+    (folder / "HISTORY.md").unlink()
+    write_model_card(folder, {})
+    assert "HISTORY" not in (folder / "README.md").read_text()
