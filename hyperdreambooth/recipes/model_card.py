@@ -12,8 +12,8 @@ from hyperdreambooth.recipes.architecture import DOWNSCALE
 TEXT = """# mini
 
 A complete small Stable Diffusion, with its hypernetwork, that draws portraits of 64 x 64 pixels: enough to run the
-whole service on a laptop and to test it truly in seconds. One command, `make mini`, trained it from nothing or trains
-another like it{history}.
+whole service on a laptop and to test it truly in seconds. It learned from renders alone, from nothing; one command,
+`make mini`, trains another like it{history}.
 
 | part | what | weights |
 |---|---|---|
