@@ -111,7 +111,8 @@ def ask_or_none(child: Child, question: str, *arguments: object) -> Any:  # noqa
 def write(document: Mapping[str, Any], text: str, picture: Any, out: Path) -> None:  # noqa: ANN401 - a PIL image
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=2) + "\n")
-    out.with_suffix(".md").write_text(f"{document['model']}, {document['dtype']}, {document['hardware']}\n\n{text}")
+    told = "{model}, {dtype}, {hardware}; {steps} steps of {noise_draws} noise draws, pictures in {sample_steps} steps"
+    out.with_suffix(".md").write_text(f"{told.format(**document)}\n\n{text}")
     picture.save(out.with_suffix(".png"))
 
 

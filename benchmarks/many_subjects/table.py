@@ -11,7 +11,7 @@ from benchmarks.many_subjects.shares import Share
 Row = dict[str, Any]
 HEAD = (
     "task", "mix", "subjects", "method", "s/subject", "of peft_loop", "CPU s/subject", "of peft_loop", "pictures/s",
-    "of floor", "MB", "Δw", "Δpixel", "Δw f64", "Δpixel f64",
+    "of floor", "turns", "MB", "Δw", "Δpixel", "Δw f64", "Δpixel f64",
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def row_of(
         "max_weight_difference_float64": double if is_training else None,
         "max_pixel_difference_float64": None if is_training else double,
         "floor_seconds": floor_seconds,
+        "turns": len(turns),
     }
 
 
@@ -81,6 +82,7 @@ def _cells(row: Row, loop: Row) -> list[str]:
         _ratio(row["cpu_seconds_per_subject"], loop.get("cpu_seconds_per_subject")),
         _number(row["images_per_second"]),
         _ratio(row["seconds_per_subject"], row["floor_seconds"]),
+        str(row["turns"]),
         _number(row["peak_bytes"] and row["peak_bytes"] / 1e6, ".0f"),
         _number(row["max_weight_difference"], ".1e"),
         _number(row["max_pixel_difference"], ".0f"),

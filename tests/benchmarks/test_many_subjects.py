@@ -46,6 +46,7 @@ PROMISED = {
     "max_weight_difference",
     "max_pixel_difference",
     "floor_seconds",
+    "turns",
 }
 # Stable Diffusion 1.5 with everything narrow: the same blocks, layers and names.
 SMALL = Shapes(
@@ -107,6 +108,7 @@ def test_the_file_has_the_promised_shape(document: dict[str, Any], settings: Set
         assert set(row) >= PROMISED
         assert row["seconds_per_subject"] > row["floor_seconds"] > 0
         assert row["peak_bytes"] > 50_000_000
+        assert 1 <= row["turns"] <= settings.rounds
         is_training = row["task"] == Task.PERSONALIZE
         assert (row["images_per_second"] is None, row["max_pixel_difference"] is None) == (is_training, is_training)
 
