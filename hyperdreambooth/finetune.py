@@ -2,13 +2,12 @@
 
 No operator of the UNet mixes samples, so S subjects with their own deltas and a SUMMED loss are S separate runs.
 Whatever could couple them is kept apart: noise and timesteps, the gradient's clipping, the optimiser's moments and its
-step counts, on a CPU in float32 even the rounding (`rounding.py`: of two and more; a lone subject's depends on the
-number of threads). Who is done, or no longer wanted, leaves the batch.
+step counts, on a CPU in float32 even the rounding (`rounding.py`). Who is done, or no longer wanted, leaves the batch.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -24,7 +23,7 @@ from hyperdreambooth.layers import LayerKind, LayerTable
 from hyperdreambooth.lidb import Factors, LiDB
 from hyperdreambooth.losses import denoising_loss, head_weights, stratified_timesteps
 from hyperdreambooth.rounding import in_blocks
-from hyperdreambooth.seating import EVERYBODY, parts_of
+from hyperdreambooth.seating import EVERYBODY, one_thread, parts_of
 
 LOSS_MEMORY = 0.8  # of the running loss that early stopping looks at
 # Called after each step with the step just done and the steps in all; may answer which subjects go on.
@@ -171,11 +170,25 @@ def each_by_itself(base_model: BaseModel, *, draws: int) -> Iterator[None]:
 
     Not in bfloat16, which is asked for to be fast, nor in compiled blocks, which have kernels of their own.
     """
-    if base_model.device.type != "cpu" or base_model.dtype == torch.bfloat16 or is_compiled(base_model):
+    if not is_exact(base_model):
         yield
         return
-    with in_blocks(base_model.unet, draws), in_blocks(base_model.text_encoder, 1):
+    with in_blocks(base_model.unet, draws // teams_of(draws)), in_blocks(base_model.text_encoder, 1):
         yield
+
+
+def is_exact(base_model: BaseModel) -> bool:
+    """Whether nobody's neighbours may be felt in the last bit."""
+    return base_model.device.type == "cpu" and base_model.dtype != torch.bfloat16 and not is_compiled(base_model)
+
+
+def teams_of(draws: int) -> int:
+    """Into how many teams a subject's noise draws are cut, each computed by one thread: two cores for one subject.
+
+    In a batch as alone, since a sum over two teams has other bits than one over all. One row alone is no team: some
+    kernels treat it in another way.
+    """
+    return 2 if draws % 2 == 0 and draws > 2 else 1
 
 
 def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> Tensor:
@@ -183,7 +196,7 @@ def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> T
     numbers, config = flight.optimizer.numbers.requires_grad_(), flight.configs[0]
     samples = draw_samples(base_model, flight.examples, config, step=step)
     in_parts = parts_of(len(samples.latents), numbers.device, together=config.noise_draws) > 1
-    differentiate = gradients_in_parts if in_parts else gradients
+    differentiate = gradients_in_parts if in_parts or is_exact(base_model) else gradients
     losses, gradient = differentiate(base_model, numbers, like, samples, flight.prompts)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
     return losses
@@ -259,36 +272,38 @@ def gradients_in_parts(
     """The same, with parts of the batch on cores of their own.
 
     The factors of all layers are expanded once, and so are the prompts; each part differentiates the UNet down to
-    these, and their summed gradients go the rest of the way together.
+    these, and their summed gradients go the rest of the way together. Each team of a subject's noise draws has a copy
+    of both.
     """
     subjects, batch = numbers.shape[0], len(samples.latents)
     draws = batch // subjects
+    teams = teams_of(draws) if is_exact(base_model) else 1
     factors = unflatten(numbers, like).factors()
     with attach(base_model, Expanded(subjects, factors)):
         embeddings = prompts.embeddings(base_model)
     inside = {name: pair for name, pair in factors.items() if name.startswith("unet.")}
-    own = {name: _from_here(pair) for name, pair in inside.items()}
+    own = {name: (_from_here(up, teams), _from_here(down, teams)) for name, (up, down) in inside.items()}
     ends, starts = list(chain(*inside.values())), list(chain(*own.values()))
     if embeddings.requires_grad:  # else the text encoder has no target layers
-        ends, embeddings = [*ends, embeddings], embeddings.detach().requires_grad_()
+        ends, embeddings = [*ends, embeddings], _from_here(embeddings, teams)
         starts.append(embeddings)
 
     def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
         losses = samples.losses(base_model, embeddings, part)
         return losses.detach(), torch.autograd.grad(losses.sum() / draws, starts)
 
-    with attach(base_model, Expanded(subjects, own)):
-        parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws)
+    exact_alone = one_thread() if is_exact(base_model) and batch == draws // teams else nullcontext()
+    with attach(base_model, Expanded(subjects * teams, own)), exact_alone:
+        parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
         losses, gradients = zip(*parts, strict=True)
-    summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
-    (gradient,) = torch.autograd.grad(ends, numbers, summed)
+    summed = [torch.stack(parts).sum(dim=0).unflatten(0, (subjects, teams)) for parts in zip(*gradients, strict=True)]
+    (gradient,) = torch.autograd.grad(ends, numbers, [of_teams.sum(dim=1) for of_teams in summed])
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
 
 
-def _from_here(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The same numbers, as the beginning of a graph of their own."""
-    up, down = pair
-    return up.detach().requires_grad_(), down.detach().requires_grad_()
+def _from_here(numbers: Tensor, copies: int) -> Tensor:
+    """The same numbers [S * copies, ...], as the beginning of a graph of their own."""
+    return numbers.detach().repeat_interleave(copies, dim=0).requires_grad_()
 
 
 def learning_rate(step: int, config: FinetuneConfig) -> float:

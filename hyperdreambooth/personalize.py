@@ -155,9 +155,11 @@ def examples_of(
         [view for face in own for view in views_of(face, finetune.views, seed=seed)]
         for own, seed in zip(faces, seeds, strict=True)
     ]
-    # On a CPU each subject's by itself: the autoencoder rounds by what is beside a picture, too.
-    together = views if base_model.device.type == "cpu" else [list(chain(*views))]
-    latents = torch.cat([encode_images(base_model, own) for own in together])
+    if base_model.device.type == "cpu":  # one by one, as `predict` does
+        with one_thread():
+            latents = torch.cat([encode_images(base_model, own) for own in views])
+    else:
+        latents = encode_images(base_model, list(chain(*views)))
     prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return Examples(latents, prompts, generators, photo_counts=list(map(len, views)))

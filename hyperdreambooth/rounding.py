@@ -2,8 +2,8 @@
 
 A matrix product's kernel, and with it the order of its sums, depends on how many rows it has. That changes the seventh
 digit, and forty steps of Adam make the second digit of it (docs/experiments.md). So what belongs to one subject goes
-through a layer by itself, in a batch as alone on one thread. Larger convolutions than 1 x 1 need none of this: they
-look at one sample after the other anyway.
+through a layer by itself, in a batch as alone, each half of its noise draws on one thread. Larger convolutions than
+1 x 1 need none of this: they look at one sample after the other anyway.
 """
 
 from collections.abc import Callable, Iterator
