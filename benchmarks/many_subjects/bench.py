@@ -17,7 +17,6 @@ from benchmarks.many_subjects.orders import Order, orders
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
 from benchmarks.many_subjects.shares import Share, time_shares
 from benchmarks.many_subjects.ways import Numbers, Ours, Switch, Way, make_way
-from hyperdreambooth.seating import one_thread
 
 Result = TypeVar("Result")
 
@@ -123,8 +122,7 @@ class Bench:
         chosen = checked(count, self.settings.checked)
         for subject in chosen:
             if subject not in self._alone_numbers:
-                with one_thread():  # as each subject has in a batch; torch's threads round in other ways
-                    (self._alone_numbers[subject],) = self.way.personalize([subject])
+                (self._alone_numbers[subject],) = self.way.personalize([subject])
         clock = self._clocked(lambda: self.way.personalize(range(count)))
         differences = [weight_difference(clock.result[row], self._alone_numbers[row]) for row in chosen]
         return Measured(
