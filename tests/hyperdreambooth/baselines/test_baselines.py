@@ -155,16 +155,18 @@ def test_training_lowers_the_loss_on_the_photo(tuned: Tuned, base_model: BaseMod
 
 
 def test_prior_preservation_keeps_the_class(tiny_networks: Networks, face: Image.Image) -> None:
-    """After forty iterations class images are denoised better than by weights that saw none."""
-    prior, base_model = _prior(tiny_networks), tiny_networks.base_model
+    """After forty iterations class images, here nothing like the photo, are denoised better than by who saw none."""
+    base_model = tiny_networks.base_model
+    latents = 3 * torch.randn(1, *base_model.latent_shape, generator=torch.Generator().manual_seed(3))
+    prior = ClassImages(latents, "a photo of a face")
 
     def class_loss(prior_weight: float) -> float:
         budget = replace(quick(DREAMBOOTH), iterations=40, prior_weight=prior_weight)
         trained = dreambooth(base_model, tiny_networks.config, _example(tiny_networks, face), budget, prior=prior)
         with trained.attached(base_model):
-            return fixed_loss(base_model, prior.latents[:1], prior.prompt)
+            return fixed_loss(base_model, prior.latents, prior.prompt)
 
-    assert class_loss(1.0) < class_loss(0.0)
+    assert class_loss(1.0) < 0.9 * class_loss(0.0)
 
 
 def test_a_prompt_draws_the_subject_and_not_the_base_models_picture(tuned: Tuned, base_model: BaseModel) -> None:
