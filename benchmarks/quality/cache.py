@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.bench import Bench
+from benchmarks.quality.calibration import sources_hash
 from benchmarks.quality.judging import Gallery
 from benchmarks.quality.report import hardware
 from benchmarks.quality.row import Outcome, Row
@@ -25,7 +26,7 @@ class Cache:
         asked = [(question.prompt, question.number) for question in bench.asked]
         wishes = [to_json(bench.networks.config), bench.networks.basis.learned_hash]
         computer = hardware(bench.device)  # another one's seconds can't be compared
-        key = _hash([TRAINING, row.settings, *wishes, asked, bench.other_prompts, computer])
+        key = _hash([TRAINING, sources_hash(), row.settings, *wishes, asked, bench.other_prompts, computer])
         self.folder = bench.folder / f"{row.method}-{key}"
 
     def outcome(self, who: int) -> Outcome | None:

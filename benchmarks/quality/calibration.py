@@ -51,7 +51,7 @@ def calibrated_judges(head: Head, settings: Settings, *, size: int) -> Judges:
     panel = FacePanel(face_judges if facenet is None else (*face_judges, FaceNet(facenet)))
     features, sentences = ImageFeatures(), Sentences()
     names = "-".join((*panel.names, _file_hash([facenet] if facenet else [])))
-    path = settings.work / f"calibration-{people}-{size}-{names}-{_sources_hash()}.npz"
+    path = settings.work / f"calibration-{people}-{size}-{names}-{sources_hash()}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         measured = _measure(head, panel, features, count=people, size=size)
@@ -110,7 +110,7 @@ def _found(rows: NDArray[Any]) -> list[Embedding | None]:
     return [None if np.isnan(row).any() else row for row in rows]
 
 
-def _sources_hash() -> str:
+def sources_hash() -> str:
     """Other pictures, other anchors: what was kept is for this renderer, and this way of measuring, alone."""
     modules = (benchmarks.quality.people, hyperdreambooth.recipes.pictures, hyperdreambooth.recipes.style_probe)
     ours = [Path(str(module.__file__)) for module in modules]
