@@ -296,8 +296,9 @@ def gradients_in_parts(
     with attach(base_model, Expanded(subjects * teams, own)), exact_alone:
         parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
         losses, gradients = zip(*parts, strict=True)
-    summed = [torch.stack(parts).sum(dim=0).unflatten(0, (subjects, teams)) for parts in zip(*gradients, strict=True)]
-    (gradient,) = torch.autograd.grad(ends, numbers, [of_teams.sum(dim=1) for of_teams in summed])
+    summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
+    summed = [of_teams.view(subjects, teams, *of_teams.shape[1:]).sum(dim=1) for of_teams in summed]
+    (gradient,) = torch.autograd.grad(ends, numbers, summed)
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
 
 

@@ -41,7 +41,7 @@ def main(config: FitRunConfig) -> None:
         if not path.exists():
             people = slice(start, start + config.batch)
             with accelerator.autocast():
-                rows = [pictures.latent_rows(own).to(base_model.device) for own in pictures.rows_of(people)]
+                rows = [pictures.latent_rows(list(own)).to(base_model.device) for own in pictures.rows_of(people)]
                 fitted = fit_together(base_model, basis, rows, wishes, config.finetune, seed=config.seed)
             _store(fitted, [name for name, _ in pictures.people[people]], path)
             if number % config.show_every == 0 and accelerator.is_main_process:
