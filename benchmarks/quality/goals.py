@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from benchmarks.quality.table import REFERENCE, interval
 
 JUDGES = ("sface", "dlib")
@@ -103,8 +101,10 @@ def _share(name: str, full: Row, other: Row | None, metric: str, least: float) -
     names = list(dict.fromkeys(metric.format(judge) for judge in JUDGES))
     if other is None or not full["each"].keys() & other["each"].keys() >= {*names}:
         return None
-    sums = [np.sum(list(_pairs(full, other, own)), axis=0) for own in names]
-    shares = [float(ours / theirs) for ours, theirs in sums]
+    sums = [tuple(map(sum, zip(*_pairs(full, other, own), strict=True))) for own in names]
+    if any(theirs <= 0 for _, theirs in sums):  # nothing to have a share of
+        return Goal(name, "", None)
+    shares = [ours / theirs for ours, theirs in sums]
     return Goal(name, "; ".join(f"{share:.2f}" for share in shares), min(shares) >= least)
 
 

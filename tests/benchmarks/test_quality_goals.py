@@ -89,6 +89,11 @@ def test_a_share_is_of_the_same_people() -> None:
     assert goal("autoencoder", row("round_trip", [0.9])).met is False
 
 
+def test_nothing_has_no_shares() -> None:
+    assert goal("autoencoder", row("round_trip", [0.0])).met is None
+    assert goal("autoencoder", row("round_trip", [-0.1])).met is None
+
+
 def test_what_an_older_file_lacks_is_not_asked() -> None:
     older = row("round_trip", [0.8])
     for name in PHOTO_METRICS:
