@@ -36,11 +36,12 @@ def main(settings: Settings, names: Sequence[str], out: Path) -> None:
     gallery = make_gallery(judges, bench.people, bench.others)
     chosen, about = chosen_rows(bench, names), about_run(bench, judges)
     rows, sheet = earlier_rows(bench, about)
+    every = list(all_rows(bench))
     for row in chosen:
         outcomes, row_measured = measure(bench, judges, gallery, row)
         rows[row.name] = table_row(row_measured)
         sheet[row.name] = [outcome.pictures for outcome in outcomes]
-        order = [name for name in all_rows(bench) if name in rows]
+        order = [name for name in every if name in rows]
         report(bench, about, [rows[name] for name in order], {name: sheet[name] for name in order}, out)
 
 
