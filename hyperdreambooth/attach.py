@@ -11,7 +11,7 @@ from torch.nn.functional import fold
 from hyperdreambooth.basis import LearnedAux
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.layers import KERNEL, LayerKind, LayerTable, reads_prompt
+from hyperdreambooth.layers import KERNEL, LayerKind, LayerTable, projects_prompt
 from hyperdreambooth.lidb import AuxBasis, Factors
 from hyperdreambooth.seating import EVERYBODY, Seating
 from hyperdreambooth.targets import TargetLayer, target_layers
@@ -58,9 +58,11 @@ def attach(base_model: BaseModel, deltas: Deltas, *, subject_of_sample: Tensor |
             slot = slot_of(base_model.targets[name])
             put.append((slot, slot.deltas))
             slot.deltas = (*slot.deltas, _Delta(up, down, base_model.seating))
-        own_texts = any(reads_prompt(name) for name in factors)
+        own_texts = any(LayerKind.of(name) is LayerKind.TEXT for name in factors)
+        own_keys = own_texts or any(projects_prompt(name) for name in factors)
         in_turn = deltas.subjects > 1 and subject_of_sample is None
-        with base_model.seating.seated(subject_of_sample, own_texts=own_texts, in_turn=in_turn):
+        seating = base_model.seating
+        with seating.seated(subject_of_sample, own_texts=own_texts, own_keys=own_keys, in_turn=in_turn):
             yield base_model
     finally:
         for slot, before in put:

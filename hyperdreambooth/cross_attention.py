@@ -1,13 +1,14 @@
 """Keys and values of the cross-attention, computed once for a whole denoising loop: prompts don't change in it.
 
-Pictures with equal texts share a row; those of several subjects only where no delta is in the text encoder or in these
-projections, else even the empty prompt has an embedding of its own for each.
+Pictures with equal texts share a row, but for those of several subjects who have deltas in these projections. Then the
+text is still encoded once, and multiplied with the base weights once, which the empty prompt of guidance always gains
+by; where deltas are in the text encoder itself, even the empty prompt is another one for each subject.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +34,18 @@ class Remembered(nn.Module):
 
 
 @contextmanager
-def keys_and_values_once(unet: nn.Module, embeddings: Tensor, seating: Seating) -> Iterator[Seat]:
-    """Within the block, cross-attention reads what it computes now for `embeddings` [texts, T, d]."""
+def keys_and_values_once(unet: nn.Module, answers: Tensor, answered: Tensor, seating: Seating) -> Iterator[Seat]:
+    """Within the block, cross-attention reads what it computes now.
+
+    `answers` [A, T, d] of the text encoder; `answered` [texts] which of them each text has got.
+    """
     attentions: list[Any] = [module for module in unet.modules() if getattr(module, "is_cross_attention", False)]
     projections: list[Remembered] = []
     with ExitStack() as stack:
         for attention in attentions:
             for name in ("to_k", "to_v"):
                 projection = getattr(attention, name)
-                projections.append(Remembered(projection(embeddings), seating))
+                projections.append(Remembered(_projected(projection, answers, answered), seating))
                 stack.callback(setattr, attention, name, projection)
                 setattr(attention, name, projections[-1])
 
@@ -50,6 +54,16 @@ def keys_and_values_once(unet: nn.Module, embeddings: Tensor, seating: Seating) 
                 projection.seated = projection.answers[texts]
 
         yield seat
+
+
+def _projected(projection: nn.Module, answers: Tensor, answered: Tensor) -> Tensor:
+    """Each text's keys or values [texts, T, n]: W once for each answer; the hooks add what is a subject's own."""
+    forward = projection.forward
+    vars(projection)["forward"] = lambda texts: forward(answers)[answered]
+    try:
+        return cast(Tensor, projection(answers[answered]))
+    finally:
+        del vars(projection)["forward"]
 
 
 @dataclass(eq=False)

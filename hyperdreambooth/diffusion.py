@@ -223,18 +223,21 @@ def _strands(
 
 @contextmanager
 def _prompted(base_model: BaseModel, negatives: Sequence[str], prompts: Sequence[str]) -> Iterator[Prompted]:
-    """The text encoder, and whatever reads its answers alone, runs once; equal texts are one, but for two subjects
-    whose deltas are in what reads them.
+    """The text encoder, and whatever reads its answers alone, runs once. Equal texts are one: in the text encoder but
+    for subjects whose deltas are in it, in keys and values but for those whose deltas are there.
     """
     seating, rows = base_model.seating, base_model.seating.rows
     assert not seating.in_turn, "of whom is each picture? `attach` several subjects with `subject_of_sample`"
     subjects = None if rows is None else rows.repeat(len(prompts) // len(rows))
-    whose = [0] * len(prompts) if subjects is None or not seating.own_texts else subjects.tolist()
+    whose = [0] * len(prompts) if subjects is None or not seating.own_keys else subjects.tolist()
     pairs = [*zip(whose, negatives, strict=True), *zip(whose, prompts, strict=True)]
     places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
     texts = torch.tensor([places[pair] for pair in pairs], device=base_model.device).view(2, -1)
     owners = None if rows is None else torch.tensor([subject for subject, _ in places], device=base_model.device)
+    readers = [(subject if seating.own_texts else 0, text) for subject, text in places]
+    encoded = {reader: place for place, reader in enumerate(dict.fromkeys(readers))}
+    answered = torch.tensor([encoded[reader] for reader in readers], device=base_model.device)
     with seating.seated(owners):
-        embeddings = encode_tokens(base_model, tokenize(base_model, [text for _, text in places]))
-        with keys_and_values_once(base_model.unet, embeddings, seating) as seat:
-            yield Prompted(base_model.unet, seating, subjects, embeddings, texts, seat)
+        answers = encode_tokens(base_model, tokenize(base_model, [text for _, text in encoded]))
+        with keys_and_values_once(base_model.unet, answers, answered, seating) as seat:
+            yield Prompted(base_model.unet, seating, subjects, answers[answered], texts, seat)

@@ -169,9 +169,9 @@ def is_convolution(layer: str) -> bool:
     return layer.split(".")[-2] == "conv"
 
 
-def reads_prompt(layer: str) -> bool:
-    """Is it in the text encoder, or a key or value projection of its answers?"""
-    return layer.startswith("text.") or layer.endswith((".cross.k", ".cross.v"))
+def projects_prompt(layer: str) -> bool:
+    """Is it a key or value projection of what the text encoder answers?"""
+    return layer.endswith((".cross.k", ".cross.v"))
 
 
 def _key(names: dict[str, str], value: str) -> str:

@@ -21,7 +21,8 @@ class Seating:
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None  # [B]; None where a batch holds equally many neighbouring rows of each subject
-        self.own_texts = False  # are there deltas in what reads the prompts?
+        self.own_texts = False  # are there deltas in the text encoder?
+        self.own_keys = False  # or in the cross-attention's projections of its answers?
         self.in_turn = False  # are there several subjects, with equally many neighbouring rows each?
         self._here = threading.local()
 
@@ -41,17 +42,21 @@ class Seating:
         return subjects
 
     @contextmanager
-    def seated(self, rows: Tensor | None, *, own_texts: bool = False, in_turn: bool = False) -> Iterator[None]:
-        """Within the block, `rows` says whose each row is; `own_texts`, that a subject may read prompts in its own way.
+    def seated(
+        self, rows: Tensor | None, *, own_texts: bool = False, own_keys: bool = False, in_turn: bool = False
+    ) -> Iterator[None]:
+        """Within the block, `rows` says whose each row is; `own_texts` and `own_keys`, that a subject may read prompts,
+        or the text encoder's answers, in its own way.
 
         What is so outside stays so.
         """
-        before = self.rows, self.own_texts, self.in_turn
-        self.rows, self.own_texts, self.in_turn = rows, self.own_texts or own_texts, self.in_turn or in_turn
+        before = self.rows, self.own_texts, self.own_keys, self.in_turn
+        self.rows, self.own_texts, self.own_keys = rows, self.own_texts or own_texts, self.own_keys or own_keys
+        self.in_turn = self.in_turn or in_turn
         try:
             yield
         finally:
-            self.rows, self.own_texts, self.in_turn = before
+            self.rows, self.own_texts, self.own_keys, self.in_turn = before
 
     def in_parts(
         self, work: Callable[[slice], Result], count: int, device: torch.device, *, together: int | None = None

@@ -64,12 +64,12 @@ def markdown(document: Mapping[str, Any]) -> str:
             "",
             "Likeness by SFace; by dlib. What is asked of the method:",
             "",
-            "| goal | measured | |",
-            "|---|---|---|",
+            "| goal | measured | people | |",
+            "|---|---|---:|---|",
         ]
     for goal in reached:
         told = {True: "met", False: "missed", None: "can't be told"}[goal.met]
-        lines.append(f"| {goal.name} | {goal.measured} | {told} |")
+        lines.append(f"| {goal.name} | {goal.measured} | {goal.people} | {told} |")
     return "\n".join(lines) + "\n"
 
 

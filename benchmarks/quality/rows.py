@@ -79,7 +79,7 @@ def _own_rows(bench: Bench, rates: Mapping[str, float]) -> Iterator[Row]:
     alone = (
         ("no_hypernetwork", same_work, False),
         ("no_hypernetwork_20", replace(same_work, steps=bench.limited(20)), True),
-        ("lidb", from_start, True),
+        ("lidb", replace(from_start, learning_rate=rates.get("lidb", from_start.learning_rate)), True),
     )
     for name, config, slow in alone:
         yield MethodRow(

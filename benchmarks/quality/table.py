@@ -11,7 +11,12 @@ from scipy import stats
 
 from benchmarks.quality.judging import METRICS
 
-PHOTO_METRICS = ("identity_sface/photo", "identity_dlib/photo", "top1_sface_photo", "top1_dlib_photo")
+# Remarks that goals are about: kept person by person, as the metrics are.
+FURTHER_METRICS = tuple(
+    name.format(judge)
+    for name in ("identity_{}/photo", "top1_{}_photo", "other_portrait_{}")
+    for judge in ("sface", "dlib")
+)
 CONFIDENCE = 0.95
 REFERENCE = "hyperdreambooth"
 
@@ -66,7 +71,7 @@ def table_row(row: Measured) -> dict[str, Any]:
             "seed": [person.who for person in row.people],
             **{
                 name: [round(person.scores[name], 4) for person in row.people]
-                for name in (*METRICS, *PHOTO_METRICS)
+                for name in (*METRICS, *FURTHER_METRICS)
                 if name in names
             },
         },

@@ -25,6 +25,7 @@ from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
 from hyperdreambooth.metrics.published import Clip, Dino
 from hyperdreambooth.portraits.styles import Style
+from tests.published_judges import write_clip, write_dino, write_facenet
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.
@@ -105,7 +106,6 @@ def test_the_anchors_come_out(document: dict[str, Any]) -> None:
     for name in ("identity_sface", "identity_dlib"):
         assert rows["same_person"][name]["mean"] > rows["stranger"][name]["mean"] + 0.3
     assert rows["same_person"]["prompt"]["mean"] > 0.7
-    assert rows["same_person"]["harm"]["mean"] == 0
 
 
 def test_steps_and_bytes_are_those_of_the_run(document: dict[str, Any]) -> None:
@@ -229,6 +229,30 @@ def test_the_papers_judges_are_remarks_and_change_nothing_else(settings: Setting
     assert more["clip_t"] == pytest.approx(np.mean(np.sum(np.stack(colours) * of_prompts, axis=1)))
 
 
+def test_the_papers_judges_are_those_that_were_given(settings: Settings, bench: Bench, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip")
+    write_dino(tmp_path / "dino")
+    write_facenet(tmp_path / "facenet.onnx")
+    given = ["--clip", f"{tmp_path}/clip", "--dino", f"{tmp_path}/dino", "--facenet", f"{tmp_path}/facenet.onnx"]
+    asked, _, _, _ = parse(["--identities", "2", "--out", "FILE", *given])
+    theirs = replace(settings, clip=asked.clip, dino=asked.dino, facenet=asked.facenet, work=tmp_path)
+    judges = calibrated_judges(bench.head, theirs, size=bench.size)
+    gallery = make_gallery(judges, bench.people, bench.others)
+    scores = judge(judges, gallery, 0, bench.asked, bench.true_pictures(0), bench.others)
+    assert {"identity_facenet", "top1_facenet", "clip_i", "clip_t", "dino"} <= scores.keys()
+
+
+def test_other_people_are_drawn_while_somebody_is_attached(bench: Bench) -> None:
+    """Which is what harm is measured on."""
+
+    def apart(row: str) -> int:
+        others = all_rows(bench)[row].run(bench, 0).others
+        pairs = zip(others, bench.others, strict=True)
+        return max(int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max()) for one, other in pairs)
+
+    assert apart("no_subject") <= 2 < apart("lidb")  # of 255
+
+
 class Colours:
     """In the place of CLIP and DINO: a picture is its mean colour, and every prompt is red."""
 
@@ -280,7 +304,7 @@ def test_a_rate_that_is_found_serves_its_kin(settings: Settings, tmp_path: Path)
     assert shorter.keys() == {"2.0"}, "or with other settings"
 
 
-@pytest.mark.parametrize("name", ["lidb", "stranger", "typo"])
+@pytest.mark.parametrize("name", ["hyperdreambooth", "stranger", "typo"])
 def test_a_rate_is_only_sought_where_there_is_one(settings: Settings, tmp_path: Path, name: str) -> None:
     with pytest.raises(SystemExit, match=f"no row {name} whose"):
         learning_rates.main(settings, [name], [1.0], tmp_path / "rates.json")

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.quality.goals import Goal, goals
 from benchmarks.quality.judging import METRICS
-from benchmarks.quality.table import PHOTO_METRICS, Measured, Person, table_row
+from benchmarks.quality.table import FURTHER_METRICS, Measured, Person, table_row
 
 
 def row(
@@ -15,7 +15,7 @@ def row(
     """One score for everything, but for those given by name."""
     others = {own.replace("__", "/"): value for own, value in others.items()}
     people = [
-        Person(who, seconds, 10, dict.fromkeys((*METRICS, *PHOTO_METRICS), score) | others)
+        Person(who, seconds, 10, dict.fromkeys((*METRICS, *FURTHER_METRICS), score) | others)
         for who, score in enumerate(scores)
     ]
     told = table_row(Measured(name, 40, '{"learning_rate": 0.1}', people))
@@ -46,6 +46,7 @@ def test_dreambooths_best_is_the_measure(theirs: list[float], met: bool) -> None
     worse = row("dreambooth_40", [0.1, 0.1], copy=0.1)
     found = goal("best likeness", worse, row("dreambooth", theirs))
     assert found.met is met
+    assert found.people == 2
     assert found.measured.startswith("+0.050" if met else "-0.050")
     assert goal("copy", worse, row("dreambooth", theirs, copy=0.95)).met is True
     assert goal("copy", worse, row("dreambooth", theirs, copy=0.85)).met is False
@@ -72,6 +73,15 @@ def test_an_ordering_holds_where_its_whole_interval_does() -> None:
     assert goal("without a prediction", row("no_hypernetwork", [0.5, 0.9])).met is False, "on average, not surely"
     assert goal("worse than one", row("one_pass", [0.6, 1.1])).met is True, "it may be equal"
     assert goal("worse than one", row("one_pass", [0.8, 1.0])).met is False
+    assert goal("nor than four", row("passes_4", [0.8, 1.0])).met is False
+    assert goal("more likeness than Textual", row("textual_inversion", [0.6, 0.8])).met is True
+    assert goal("more likeness than Textual", row("textual_inversion", [0.5, 0.9])).met is False
+
+
+@pytest.mark.parametrize(("iterations", "met"), [(5000, True), (4999, False)])
+def test_iterations_are_compared_too(iterations: int, met: bool) -> None:
+    found = goal("iterations", row("textual_inversion", [0.5]) | {"iterations": iterations})
+    assert (found.measured, found.people, found.met) == ("1/125", 1, met)
 
 
 def test_both_judges_have_to_agree() -> None:
@@ -82,20 +92,28 @@ def test_both_judges_have_to_agree() -> None:
 
 
 def test_a_share_is_of_the_same_people() -> None:
-    assert goal("autoencoder", row("round_trip", [0.875])).measured == "0.80; 0.80", (
+    assert goal("lets through, in photos", row("round_trip", [0.875])).measured == "0.80; 0.80", (
         ".7 of .875, of the one that both have"
     )
-    assert goal("autoencoder", row("round_trip", [0.85])).met is True
-    assert goal("autoencoder", row("round_trip", [0.9])).met is False
+    assert goal("lets through, in photos", row("round_trip", [0.85])).met is True
+    assert goal("lets through, in photos", row("round_trip", [0.9])).met is False
+
+
+def test_a_portrait_that_nobody_has_seen_is_a_measure_too() -> None:
+    full = row("hyperdreambooth", [0.9], other_portrait_sface=0.6, other_portrait_dlib=0.7)
+    found = goal(
+        "no method has seen", row("round_trip", [1.0], other_portrait_sface=0.75, other_portrait_dlib=1.0), full=full
+    )
+    assert (found.measured, found.met) == ("0.80; 0.70", False)
 
 
 def test_nothing_has_no_shares() -> None:
-    assert goal("autoencoder", row("round_trip", [0.0])).met is None
-    assert goal("autoencoder", row("round_trip", [-0.1])).met is None
+    assert goal("lets through, in photos", row("round_trip", [0.0])).met is None
+    assert goal("lets through, in photos", row("round_trip", [-0.1])).met is None
 
 
 def test_what_an_older_file_lacks_is_not_asked() -> None:
     older = row("round_trip", [0.8])
-    for name in PHOTO_METRICS:
+    for name in FURTHER_METRICS:
         del older["each"][name]
     assert not [goal for goal in goals([FULL, older]) if "autoencoder" in goal.name]

@@ -28,7 +28,7 @@ def test_remembered_keys_and_values_give_the_same_answers(base_model_double: Bas
         with base_model.seating.seated(texts):
             plain = [answer(base_model, embeddings[texts], step=step) for step in (10, 500)]
         with (
-            keys_and_values_once(base_model.unet, embeddings, base_model.seating) as seat,
+            keys_and_values_once(base_model.unet, embeddings, torch.arange(3), base_model.seating) as seat,
             base_model.seating.seated(texts),
         ):
             seat(texts)
@@ -59,7 +59,8 @@ def test_projections_are_back_after_an_exception(base_model: BaseModel) -> None:
     attentions = sum(name.endswith("attn2") for name in before)
 
     def interrupted() -> None:
-        with keys_and_values_once(base_model.unet, torch.zeros(1, 12, 16), base_model.seating):
+        texts = torch.zeros(1, 12, 16), torch.zeros(1, dtype=torch.long)
+        with keys_and_values_once(base_model.unet, *texts, base_model.seating):
             assert sum(isinstance(module, Remembered) for module in base_model.unet.modules()) == 2 * attentions > 0
             raise InterruptedError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hyperdreambooth import finetune
 from hyperdreambooth.bank import flatten
 from hyperdreambooth.config import FinetuneConfig, LiDBConfig
 from hyperdreambooth.diffusion import BaseModel, load_base_model
@@ -192,6 +193,21 @@ def test_a_subject_that_is_good_enough_stops_early_alone(base_model_double: Base
     )
     torch.testing.assert_close(first, flatten(once)[0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(second, flatten(finetuned(base_model, [1]))[0], rtol=1e-9, atol=1e-12)
+
+
+def test_one_lucky_step_is_no_reason_to_stop(base_model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The running loss is .8 of what it was and .2 of what is seen: 1, .82, .676, .5608."""
+    taken: list[int] = []
+
+    def only_lost(base_model: BaseModel, flight: Flight, lidb: LiDB, step: int) -> torch.Tensor:
+        taken.append(step)
+        return torch.tensor([1.0 if step == 1 else 0.1])
+
+    monkeypatch.setattr(finetune, "take_step", only_lost)
+    fast_finetune(
+        base_model, lidb_of(base_model, [0]), examples_of(base_model, [0]), replace(CONFIG, steps=9, stop_below=0.6)
+    )
+    assert taken == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("batch", [[0, 1, 2], [2, 1]])

@@ -20,7 +20,7 @@ from hyperdreambooth.errors import AdapterError, NoFace, UnsuitableSize
 from hyperdreambooth.personalize import Networks
 from tests.hyperdreambooth.conftest import write_tiny_folder
 from tests.hyperdreambooth.safety_folder import BLOCKS_ALL, BLOCKS_NONE, write_safety_checker
-from worker.engine import Engine, load_engine, memory_watched
+from worker.engine import Engine, load_engine
 from worker.failures import OutOfGpuMemory, PromptTooLong
 from worker.generate import GenerateRequest, Picture
 from worker.personalize import PersonalizeRequest
@@ -227,9 +227,17 @@ def test_what_does_not_fit_is_drawn_fewer_at_once(
     assert drawn[-1] == 1
 
 
-def test_torchs_out_of_memory_becomes_ours() -> None:
-    with pytest.raises(OutOfGpuMemory), memory_watched():
-        raise torch.OutOfMemoryError
+@pytest.mark.parametrize("at", [Phase.PREDICTING, Phase.FINETUNING])
+def test_torchs_out_of_memory_becomes_ours(engine: Engine, selfie: Image.Image, at: Phase) -> None:
+    """So that the worker takes half as many the next time."""
+
+    def on_step(phase: Phase, step: int, total_steps: int) -> Sequence[bool]:
+        if phase is at:
+            raise torch.OutOfMemoryError
+        return [True]
+
+    with pytest.raises(OutOfGpuMemory):
+        engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], on_step)
 
 
 def test_it_ends_where_the_question_raises(engine: Engine, adapter: bytes, selfie: Image.Image) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image, ImageOps
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hyperdreambooth.config import HypernetworkConfig, to_json
 from hyperdreambooth.training.config import HypernetworkRunConfig, RunConfig
@@ -32,6 +33,12 @@ def faces(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path:
     (folder / "person-0" / "1.txt").write_text("a photo of a person\n")
     Image.new("RGB", (200, 200), "gray").save(folder / "nobody.png")
     return folder
+
+
+def shown(folder: Path) -> dict[str, list[str]]:
+    """What TensorBoard has of a run, by kind."""
+    (events,) = (folder / "tensorboard").rglob("events.*")
+    return dict(EventAccumulator(str(events)).Reload().Tags())
 
 
 @pytest.fixture

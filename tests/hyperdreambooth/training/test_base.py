@@ -12,7 +12,7 @@ from hyperdreambooth.diffusion import BaseModel, load_base_model, sample
 from hyperdreambooth.training.base import main
 from hyperdreambooth.training.config import BaseRunConfig
 from hyperdreambooth.training.run import Run
-from tests.hyperdreambooth.training.conftest import train_in_two_processes
+from tests.hyperdreambooth.training.conftest import shown, train_in_two_processes
 
 
 @pytest.fixture
@@ -46,6 +46,15 @@ def test_a_base_model_is_trained_and_exported_as_a_folder_that_draws(config: Bas
     (picture,) = sample(after, ["a photo"], seeds=[0], config=SampleConfig(steps=2))
     assert picture.size == (after.resolution, after.resolution)
     assert len(list((config.folder / "sheets").glob("samples-*.png"))) == 1
+    assert shown(config.folder)["images"] == ["samples"]
+
+
+def test_a_run_may_be_made_longer(config: BaseRunConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    main(replace(config, steps=2))
+    first = trained(config).weights_hash
+    main(replace(config, steps=4))
+    assert "going on from step 2\n" in "".join(capfd.readouterr())
+    assert trained(config).weights_hash != first
 
 
 def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(

@@ -15,7 +15,6 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.bank import flatten
@@ -31,13 +30,7 @@ from hyperdreambooth.training.hypernetwork import check_fitted, main, weight_spa
 from hyperdreambooth.training.pictures import NoPictures
 from hyperdreambooth.training.run import OtherRun
 from tests.hyperdreambooth.conftest import LIDB
-from tests.hyperdreambooth.training.conftest import train_in_two_processes
-
-
-def shown(folder: Path) -> dict[str, list[str]]:
-    """What TensorBoard has of a run, by kind."""
-    (events,) = (folder / "tensorboard").rglob("events.*")
-    return dict(EventAccumulator(str(events)).Reload().Tags())
+from tests.hyperdreambooth.training.conftest import shown, train_in_two_processes
 
 
 def weights(config: HypernetworkRunConfig) -> dict[str, torch.Tensor]:
@@ -85,6 +78,15 @@ def test_a_hypernetwork_is_trained_exported_and_judged(hypernetwork_run: Hyperne
     assert {"loss", "identity_sface"} <= set(shown(hypernetwork_run.folder)["scalars"])
     model = load_networks(str(hypernetwork_run.folder / "model"), device=torch.device("cpu"), dtype=torch.float32)
     assert model.hypernetwork is not None
+
+
+@pytest.mark.gpu
+def test_one_gpu_trains_a_hypernetwork_in_half_precision(hypernetwork_run: HypernetworkRunConfig) -> None:
+    main(replace(hypernetwork_run, mixed_precision="bf16"))
+    figures = json.loads((hypernetwork_run.folder / "figures.json").read_text())
+    assert {"face_found", "identity_sface", "top1_sface"} <= figures.keys()
+    trained = weights(hypernetwork_run).values()
+    assert all(bool(weight.isfinite().all()) for weight in trained)
 
 
 def test_another_config_needs_another_folder(hypernetwork_run: HypernetworkRunConfig) -> None:
