@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,17 @@ from benchmarks.quality.bench import Bench
 from benchmarks.quality.calibration import Judges, calibrated_judges
 from benchmarks.quality.judging import METRICS, judge, make_gallery
 from benchmarks.quality.report import sheet_line
-from benchmarks.quality.row import MethodRow
+from benchmarks.quality.row import MethodRow, Row
 from benchmarks.quality.rows import RATES_FILE, all_rows, found_rates
 from benchmarks.quality.settings import Settings
+from hyperdreambooth.attach import attach
 from hyperdreambooth.config import FinetuneConfig, PersonalizeConfig
+from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, save_hypernetwork
+from hyperdreambooth.lidb import LiDB
 from hyperdreambooth.metrics.published import Clip, Dino
 from hyperdreambooth.portraits.styles import Style
+from tests.hyperdreambooth.conftest import random_lidb
 from tests.published_judges import write_clip, write_dino, write_facenet
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
@@ -242,15 +247,28 @@ def test_the_papers_judges_are_those_that_were_given(settings: Settings, bench: 
     assert {"identity_facenet", "top1_facenet", "clip_i", "clip_t", "dino"} <= scores.keys()
 
 
+@dataclass(frozen=True)
+class Attached:
+    """Anybody's weights, large enough to be seen."""
+
+    lidb: LiDB
+    subject: str = "a face"
+    stored_bytes: int = 0
+
+    def attached(self, base_model: BaseModel) -> AbstractContextManager[BaseModel]:
+        return attach(base_model, self.lidb)
+
+
 def test_other_people_are_drawn_while_somebody_is_attached(bench: Bench) -> None:
     """Which is what harm is measured on."""
 
-    def apart(row: str) -> int:
-        others = all_rows(bench)[row].run(bench, 0).others
-        pairs = zip(others, bench.others, strict=True)
+    def apart(row: Row) -> int:
+        pairs = zip(row.run(bench, 0).others, bench.others, strict=True)
         return max(int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max()) for one, other in pairs)
 
-    assert apart("no_subject") <= 2 < apart("lidb")  # of 255
+    somebody = Attached(random_lidb(bench.base_model, subjects=1, rank=2))
+    assert apart(all_rows(bench)["no_subject"]) <= 2  # of 255
+    assert apart(MethodRow("somebody", "somebody", 0, "", lambda bench, person: somebody)) > 8
 
 
 class Colours:
