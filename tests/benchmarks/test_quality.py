@@ -30,7 +30,7 @@ from hyperdreambooth.lidb import LiDB
 from hyperdreambooth.metrics.published import Clip, Dino
 from hyperdreambooth.portraits.styles import Style
 from tests.hyperdreambooth.conftest import random_lidb
-from tests.published_judges import write_clip, write_dino, write_facenet
+from tests.hyperdreambooth.published_judges import write_clip, write_dino, write_facenet
 
 NAMES = ["hyperdreambooth", "hypernetwork_only", "same_person", "stranger"]
 # The rows that anyone who reads the file may count on.

@@ -8,7 +8,7 @@ from PIL import Image
 from hyperdreambooth.faces import FaceDetector
 from hyperdreambooth.metrics.face_judges import FacePanel
 from hyperdreambooth.metrics.published import Clip, Dino, FaceNet
-from tests.published_judges import write_clip, write_dino, write_facenet
+from tests.hyperdreambooth.published_judges import write_clip, write_dino, write_facenet
 
 
 def test_clip_embeds_images_and_prompts_in_one_space(tmp_path: Path, photo: Image.Image) -> None:
