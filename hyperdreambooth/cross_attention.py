@@ -41,27 +41,30 @@ def keys_and_values_once(unet: nn.Module, answers: Tensor, answered: Tensor, sea
     """
     attentions: list[Any] = [module for module in unet.modules() if getattr(module, "is_cross_attention", False)]
     projections: list[Remembered] = []
+    texts = answers[answered]
     with ExitStack() as stack:
         for attention in attentions:
             for name in ("to_k", "to_v"):
                 projection = getattr(attention, name)
-                projections.append(Remembered(_projected(projection, answers, answered), seating))
+                projections.append(Remembered(_projected(projection, texts, answers, answered), seating))
                 stack.callback(setattr, attention, name, projection)
                 setattr(attention, name, projections[-1])
 
-        def seat(texts: Tensor) -> None:
+        def seat(rows: Tensor) -> None:
             for projection in projections:
-                projection.seated = projection.answers[texts]
+                projection.seated = projection.answers[rows]
 
         yield seat
 
 
-def _projected(projection: nn.Module, answers: Tensor, answered: Tensor) -> Tensor:
-    """Each text's keys or values [texts, T, n]: W once for each answer; the hooks add what is a subject's own."""
+def _projected(projection: nn.Module, texts: Tensor, answers: Tensor, answered: Tensor) -> Tensor:
+    """Keys or values [texts, T, n] of `texts`, which are `answers[answered]`: W once for each answer; the hooks add what
+    is a subject's own.
+    """
     forward = projection.forward
-    vars(projection)["forward"] = lambda texts: forward(answers)[answered]
+    vars(projection)["forward"] = lambda _: forward(answers)[answered]
     try:
-        return cast(Tensor, projection(answers[answered]))
+        return cast(Tensor, projection(texts))
     finally:
         del vars(projection)["forward"]
 
