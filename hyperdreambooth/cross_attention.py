@@ -58,9 +58,7 @@ def keys_and_values_once(unet: nn.Module, answers: Tensor, answered: Tensor, sea
 
 
 def _projected(projection: nn.Module, texts: Tensor, answers: Tensor, answered: Tensor) -> Tensor:
-    """Keys or values [texts, T, n] of `texts`, the `answers` repeated: W once for each answer, and the hooks add what is
-    a subject's own.
-    """
+    """Keys or values [texts, T, n] of `texts`, the `answers` repeated: W once for each answer, then what hooks add."""
     forward = projection.forward
     vars(projection)["forward"] = lambda _: forward(answers)[answered]
     try:
