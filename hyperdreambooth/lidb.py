@@ -31,7 +31,8 @@ class _Side:
         layers, width, size = self.aux.shape
         numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
         if train.device.type == "cpu":  # a product for each subject: its bits don't depend on the others (rounding.py)
-            expanded = torch.stack([torch.bmm(own, self.aux) for own in numbers], dim=1)  # [L, S, r, size]
+            each = [torch.bmm(own, self.aux) for own in numbers]
+            expanded = torch.stack(each, dim=1) if count > 1 else each[0][:, None]  # [L, S, r, size]
         else:
             together = numbers.transpose(0, 1).reshape(layers, count * rank, width)
             expanded = torch.bmm(together, self.aux).view(layers, count, rank, size)
