@@ -8,6 +8,7 @@ shapes and ranks only.
 from collections.abc import Mapping
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 
 from hyperdreambooth.attach import slot_of
 from hyperdreambooth.diffusion import BaseModel
@@ -32,12 +33,13 @@ def is_compiled(base_model: BaseModel) -> bool:
 
 
 def choose_attention(base_model: BaseModel) -> None:
-    """For the whole process: softmax(Q K^T) V as products of their own, where that pays.
+    """softmax(Q K^T) V as products of their own in the UNet, where that pays: in bfloat16 on a CPU.
 
-    In bfloat16 on a CPU torch's fused attention takes four times as long backwards (docs/experiments.md).
+    There torch's fused attention takes four times as long backwards, and its own plain one looks after rows that are
+    masked altogether, a tenth of a step, which no prompt here needs (docs/experiments.md).
     """
     if base_model.device.type == "cpu" and base_model.dtype == torch.bfloat16:
-        torch.backends.cuda.enable_flash_sdp(enabled=False)  # despite its name, the CPU's fused kernel too
+        base_model.unet.set_attn_processor(AttnProcessor())
 
 
 def quick_dtype(device: torch.device) -> torch.dtype:

@@ -97,6 +97,7 @@ class Flight:
     rates: Tensor  # [steps, S]
     clip_norms: Tensor  # [S]
     running_losses: Tensor  # [S]
+    exact: bool  # may nobody's neighbours be felt in the last bit?
 
     @classmethod
     def of(cls, base_model: BaseModel, lidb: LiDB, examples: Examples, configs: list[FinetuneConfig]) -> "Flight":
@@ -111,6 +112,7 @@ class Flight:
             numbers.new_tensor(rates).view(steps, len(configs)),
             numbers.new_tensor([config.clip_norm for config in configs]),
             numbers.new_full((len(configs),), torch.inf),
+            is_exact(base_model),
         )
 
     def keep(self, rows: list[int]) -> None:
@@ -196,8 +198,12 @@ def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> T
     numbers, config = flight.optimizer.numbers.requires_grad_(), flight.configs[0]
     samples = draw_samples(base_model, flight.examples, config, step=step)
     in_parts = parts_of(len(samples.latents), numbers.device, together=config.noise_draws) > 1
-    differentiate = gradients_in_parts if in_parts or is_exact(base_model) else gradients
-    losses, gradient = differentiate(base_model, numbers, like, samples, flight.prompts)
+    if in_parts or flight.exact:
+        losses, gradient = gradients_in_parts(
+            base_model, numbers, like, samples, flight.prompts, exact=flight.exact
+        )
+    else:
+        losses, gradient = gradients(base_model, numbers, like, samples, flight.prompts)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
     return losses
 
@@ -267,9 +273,9 @@ def gradients(
 
 
 def gradients_in_parts(
-    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
+    base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts, *, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same, with parts of the batch on cores of their own.
+    """The same, with parts of the batch on cores of their own; `exact` as `is_exact` has it.
 
     The factors of all layers are expanded once, and so are the prompts; each part differentiates the UNet down to
     these, and their summed gradients go the rest of the way together. Each team of a subject's noise draws has a copy
@@ -277,7 +283,7 @@ def gradients_in_parts(
     """
     subjects, batch = numbers.shape[0], len(samples.latents)
     draws = batch // subjects
-    teams = teams_of(draws) if is_exact(base_model) else 1
+    teams = teams_of(draws) if exact else 1
     factors = unflatten(numbers, like).factors()
     with attach(base_model, Expanded(subjects, factors)):
         embeddings = prompts.embeddings(base_model)
@@ -292,7 +298,7 @@ def gradients_in_parts(
         losses = samples.losses(base_model, embeddings, part)
         return losses.detach(), torch.autograd.grad(losses.sum() / draws, starts)
 
-    exact_alone = one_thread() if is_exact(base_model) and batch == draws // teams else nullcontext()
+    exact_alone = one_thread() if exact and batch == draws // teams else nullcontext()
     with attach(base_model, Expanded(subjects * teams, own)), exact_alone:
         parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
         losses, gradients = zip(*parts, strict=True)
