@@ -199,9 +199,7 @@ def take_step(base_model: BaseModel, flight: Flight, like: LiDB, step: int) -> T
     samples = draw_samples(base_model, flight.examples, config, step=step)
     in_parts = parts_of(len(samples.latents), numbers.device, together=config.noise_draws) > 1
     if in_parts or flight.exact:
-        losses, gradient = gradients_in_parts(
-            base_model, numbers, like, samples, flight.prompts, exact=flight.exact
-        )
+        losses, gradient = gradients_in_parts(base_model, numbers, like, samples, flight.prompts, exact=flight.exact)
     else:
         losses, gradient = gradients(base_model, numbers, like, samples, flight.prompts)
     flight.optimizer.step(clip_each(gradient, flight.clip_norms), learning_rates=flight.rates[step - 1])
@@ -278,7 +276,7 @@ def gradients_in_parts(
     """The same, with parts of the batch on cores of their own; `exact` as `is_exact` has it.
 
     The factors of all layers are expanded once, and so are the prompts; each part differentiates the UNet down to
-    these, and their summed gradients go the rest of the way together. Each team of a subject's noise draws has a copy
+    these, and their gradients go the rest of the way together. Each team of a subject's noise draws has a copy
     of both.
     """
     subjects, batch = numbers.shape[0], len(samples.latents)
@@ -295,15 +293,16 @@ def gradients_in_parts(
         starts.append(embeddings)
 
     def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
-        losses = samples.losses(base_model, embeddings, part)
-        return losses.detach(), torch.autograd.grad(losses.sum() / draws, starts)
+        losses, own_teams = samples.losses(base_model, embeddings, part), base_model.seating.subjects
+        gradients = torch.autograd.grad(losses.sum() / draws, starts)
+        return losses.detach(), [gradient[own_teams] for gradient in gradients]  # the others' are zero
 
     exact_alone = one_thread() if exact and batch == draws // teams else nullcontext()
     with attach(base_model, Expanded(subjects * teams, own)), exact_alone:
         parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
         losses, gradients = zip(*parts, strict=True)
-    summed = [torch.stack(parts).sum(dim=0) for parts in zip(*gradients, strict=True)]
-    summed = [of_teams.view(subjects, teams, *of_teams.shape[1:]).sum(dim=1) for of_teams in summed]
+    by_team = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+    summed = [own.view(subjects, teams, *own.shape[1:]).sum(dim=1) for own in by_team]
     (gradient,) = torch.autograd.grad(ends, numbers, summed)
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
 
