@@ -282,7 +282,7 @@ def gradients_in_parts(
     subjects, batch = numbers.shape[0], len(samples.latents)
     draws = batch // subjects
     teams = teams_of(draws) if exact else 1
-    factors = unflatten(numbers, like).factors()
+    factors = unflatten(numbers, like).factors(base_model.dtype, exact=exact)
     with attach(base_model, Expanded(subjects, factors)):
         embeddings = prompts.embeddings(base_model)
     inside = {name: pair for name, pair in factors.items() if name.startswith("unet.")}

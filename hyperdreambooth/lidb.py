@@ -25,12 +25,12 @@ class _Side:
     columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
     aux: Tensor  # [L, width, size]
 
-    def expand(self, train: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    def expand(self, train: Tensor, dtype: torch.dtype | None, *, exact: bool) -> Iterator[tuple[str, Tensor]]:
         """[S, r, total] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
         layers, width, size = self.aux.shape
         numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
-        if train.device.type == "cpu":  # a product for each subject: its bits don't depend on the others (rounding.py)
+        if exact and train.device.type == "cpu":  # a product each: nobody's bits depend on the others (rounding.py)
             each = [torch.bmm(own, self.aux) for own in numbers]
             expanded = torch.stack(each, dim=1) if count > 1 else each[0][:, None]  # [L, S, r, size]
         else:
@@ -98,10 +98,13 @@ class LiDB:
     def rank(self) -> int:
         return self.a_train.shape[1]
 
-    def factors(self, dtype: torch.dtype | None = None) -> Factors:
-        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
-        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype))
-        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype))
+    def factors(self, dtype: torch.dtype | None = None, *, exact: bool = True) -> Factors:
+        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products.
+
+        If not `exact`, a subject's last bits may depend on the others on a CPU too, for half of the time.
+        """
+        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype, exact=exact))
+        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype, exact=exact))
         return {name: (up[name], down[name]) for name in up}
 
     def delta(self, layer: LayerShape) -> Tensor:

@@ -39,7 +39,6 @@ from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash
 from hyperdreambooth.lidb import AuxBasis, LiDB, narrow_rank, relax_rank, shared_start
 from hyperdreambooth.merge import merged
 from hyperdreambooth.resident import Resident
-from hyperdreambooth.seating import one_thread
 from hyperdreambooth.views import views_of
 
 
@@ -156,8 +155,8 @@ def examples_of(
         for own, seed in zip(faces, seeds, strict=True)
     ]
     if base_model.device.type == "cpu":  # one by one, as `predict` does
-        with one_thread():
-            latents = torch.cat([encode_images(base_model, own) for own in views])
+        one_by_one = partial(base_model.seating.one_by_one, count=len(views), device=base_model.device)
+        latents = torch.cat(one_by_one(lambda own: encode_images(base_model, views[own])))
     else:
         latents = encode_images(base_model, list(chain(*views)))
     prompts = [config.fill_prompt(config.instance_prompt)] * len(faces)
@@ -200,14 +199,15 @@ def predict(networks: Networks, examples: Examples) -> LiDB:
     Several pictures of a subject are averaged train matrix by train matrix. All predictions are differences from one
     start, so neither a sign nor a scale can cancel between two of them, and ΔW of the mean is nearly the mean of ΔW.
     """
-    if networks.hypernetwork is None:
+    hypernetwork = networks.hypernetwork
+    if hypernetwork is None:
         return shared_start(networks.basis, subjects=len(examples.prompts))
     latents = examples.latents.to(networks.basis.dtype)
     if latents.device.type == "cpu":  # one by one, so that nobody's bits depend on others, nor on the machine's cores
-        with one_thread():
-            predictions = [networks.hypernetwork(view) for view in torch.split(latents, 1)]
+        one_by_one = partial(networks.base_model.seating.one_by_one, count=len(latents), device=latents.device)
+        predictions = one_by_one(lambda view: hypernetwork(latents[view, None]))
     else:
-        predictions = [networks.hypernetwork(latents)]
+        predictions = [hypernetwork(latents)]
     counts = [len(own) for own in examples.faces]
     a_train, b_train = (
         torch.stack([own.mean(dim=0) for own in torch.split(torch.cat(trains), counts)])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -85,6 +85,15 @@ class Seating:
             return [first, *(other.result() for other in others)]
         finally:
             torch.set_num_threads(before)
+
+    def one_by_one(self, work: Callable[[int], Result], count: int, device: torch.device) -> list[Result]:
+        """`work` on each of `count`, with one thread for each on a CPU: its bits depend on neither others nor cores."""
+
+        def of(part: slice) -> list[Result]:
+            with one_thread():
+                return [work(place) for place in range(count)[part]]
+
+        return list(chain(*self.in_parts(of, count, device, together=1)))
 
     def _run(self, work: Callable[[slice], Result], together: int, with_gradients: bool, part: slice) -> Result:
         self._here.part, self._here.subjects = part, slice(part.start // together, part.stop // together)

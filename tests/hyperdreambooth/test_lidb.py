@@ -40,6 +40,14 @@ def test_the_new_rank_of_a_subject_does_not_depend_on_its_neighbours(base_model:
     assert torch.equal(together.a_train[1, 1], alone.a_train[0, 1])
 
 
+def test_one_product_for_everybody_is_as_good_as_one_for_each(base_model_double: BaseModel) -> None:
+    lidb = random_lidb(base_model_double, subjects=3, rank=2)
+    each, together = lidb.factors(), lidb.factors(exact=False)
+    for name, factors in each.items():
+        for own, shared in zip(factors, together[name], strict=True):
+            torch.testing.assert_close(shared, own, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_factors_multiply_to_the_formula_of_the_paper(base_model_double: BaseModel, rank: int) -> None:
     lidb = random_lidb(base_model_double, subjects=1, rank=rank)

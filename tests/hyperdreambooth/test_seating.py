@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -121,6 +122,19 @@ def test_parts_come_back_in_order_and_cover_the_batch(three_threads: None) -> No
     assert answers == [([0, 1], True), ([2, 3, 4], True), ([5, 6, 7], True)]
     assert places.part == EVERYBODY
     assert places.in_parts(lambda part: part, 1, CPU) == [EVERYBODY]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_one_by_one_is_in_order_and_each_on_one_thread(three_threads: None, count: int) -> None:
+    together = threading.Barrier(min(3, count), timeout=60)  # nobody passes who isn't there with the others
+
+    def work(place: int) -> tuple[int, int]:
+        if place in (0, count // 3, count * 2 // 3):
+            together.wait()
+        return place, torch.get_num_threads()
+
+    assert Seating().one_by_one(work, count, CPU) == [(place, 1) for place in range(count)]
+    assert torch.get_num_threads() == 3
 
 
 def test_what_a_part_raises_is_raised_when_all_parts_have_ended(three_threads: None) -> None:
