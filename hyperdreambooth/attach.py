@@ -143,8 +143,8 @@ def _taps(down: Tensor) -> Tensor:
     """
     subjects, rank, numbers = down.shape
     places = KERNEL * KERNEL
-    kernels = down.view(subjects, rank, numbers // places, places).flip(3)
-    return kernels.transpose(2, 3).reshape(subjects, rank * places, numbers // places)
+    by_place = down.view(subjects, rank, numbers // places, places).transpose(2, 3)
+    return by_place.contiguous().flip(2).view(subjects, rank * places, numbers // places)  # turns whole rows: quicker
 
 
 def _convolved(x: Tensor, taps: Tensor) -> Tensor:
