@@ -265,8 +265,9 @@ class Expanded:
 def gradients(
     base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
 ) -> tuple[Tensor, Tensor]:
-    """Each subject's loss [S] and gradient [S, numbers]."""
-    losses = subject_losses(base_model, unflatten(numbers, like), samples, prompts)
+    """Each subject's loss [S] and gradient [S, numbers], not exact."""
+    deltas = Expanded(len(numbers), unflatten(numbers, like).factors(base_model.dtype, exact=False))
+    losses = subject_losses(base_model, deltas, samples, prompts)
     return losses.detach(), torch.autograd.grad(losses.sum(), numbers)[0]
 
 
@@ -302,8 +303,9 @@ def gradients_in_parts(
         parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
         losses, gradients = zip(*parts, strict=True)
     by_team = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
-    summed = [own.view(subjects, teams, *own.shape[1:]).sum(dim=1) for own in by_team]
-    (gradient,) = torch.autograd.grad(ends, numbers, summed)
+    if teams > 1:
+        by_team = [own.view(subjects, teams, *own.shape[1:]).sum(dim=1) for own in by_team]
+    (gradient,) = torch.autograd.grad(ends, numbers, by_team)
     return torch.cat(losses).view(subjects, -1).mean(dim=1), gradient
 
 

@@ -46,6 +46,11 @@ def test_one_product_for_everybody_is_as_good_as_one_for_each(base_model_double:
     for name, factors in each.items():
         for own, shared in zip(factors, together[name], strict=True):
             torch.testing.assert_close(shared, own, rtol=1e-12, atol=1e-12)
+    in_bfloat16 = lidb.factors(torch.bfloat16, exact=False)
+    for name, factors in each.items():
+        for own, rounded in zip(factors, in_bfloat16[name], strict=True):
+            assert rounded.dtype is torch.bfloat16
+            assert torch.linalg.vector_norm(rounded - own) <= 0.01 * torch.linalg.vector_norm(own)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
