@@ -150,9 +150,12 @@ def _taps(down: Tensor) -> Tensor:
 def _convolved(x: Tensor, taps: Tensor) -> Tensor:
     """Each subject's rows of x [B, c, h, w] with its own taps [S, r * 3 * 3, c]: [B, r, h, w].
 
-    One batched product, then the places of the kernel are summed. A convolution in groups, or one for each subject,
-    takes twice as long (docs/experiments.md); and no row's bits depend on the others (rounding.py).
+    One product of all rows of a subject, then the places of the kernel are summed. A convolution in groups, or one for
+    each subject, takes twice as long, and so does a product for each row, which copies the taps for it
+    (docs/experiments.md); and nobody's bits depend on the others (rounding.py).
     """
-    subjects = taps.shape[0]
-    said = taps[:, None] @ x.reshape(subjects, x.shape[0] // subjects, x.shape[1], -1)  # [S, B/S, r * 3 * 3, h w]
-    return fold(said.flatten(0, 1), x.shape[2:], KERNEL, padding=KERNEL // 2)
+    (subjects, places, channels), size = taps.shape, x.shape[2:]
+    rows = x.reshape(subjects, -1, channels, size.numel()).unbind(1)  # unbound, so that gradients lie as x does
+    said = torch.bmm(taps, torch.cat(rows, dim=2))  # [S, r * 3 * 3, B/S * h w]
+    by_row = torch.stack(said.view(subjects, places, len(rows), size.numel()).unbind(2), dim=1)
+    return fold(by_row.flatten(0, 1), size, KERNEL, padding=KERNEL // 2)
