@@ -1,6 +1,6 @@
 """Run the base model with deltas beside its weights; the weights themselves are never touched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -95,14 +95,14 @@ def slot_of(layer: TargetLayer) -> _Slot:
 
 
 class _Delta:
-    """Adds (x down^T) up to a linear's output; to a convolution's, the same with down as its kernel."""
+    """Adds (x down^T) up to a linear's output; to a convolution's, the same with down as its kernel's taps."""
 
     def __init__(self, up: Tensor, down: Tensor, seating: Seating) -> None:
         self.up, self.down, self.seating = up, down, seating  # [S, r, n], [S, r, m]
         self.seated: tuple[Tensor | None, int, Tensor, Tensor] = (None, 0, up, down)  # of the batch before
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:  # [B, tokens, m], [B, tokens, n]; or [B, c, h, w]
-        up, down = self._own(x.shape[0], _taps if x.dim() == 4 else _as_it_is)
+        up, down = self._own(x.shape[0])
         assert x.shape[0] % up.shape[0] == 0, (x.shape, up.shape)
         if x.dim() == 4:
             h = _convolved(x, down).view(up.shape[0], x.shape[0] // up.shape[0], up.shape[1], -1)  # [S, B/S, r, h w]
@@ -111,51 +111,36 @@ class _Delta:
         by_subject = output.reshape(up.shape[0], -1, output.shape[-1])
         return torch.baddbmm(by_subject, h, up).view_as(output)
 
-    def _own(self, batch: int, arranged: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The factors of each row's subject, down arranged; gathered anew only when other rows are seated."""
+    def _own(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The factors of each row's subject; gathered anew only when other rows are seated."""
         rows, part = self.seating.rows, self.seating.part
         if self.up.shape[0] == 1:
-            return self.up, arranged(self.down)
+            return self.up, self.down
         if rows is None:
-            return self.up[self.seating.subjects], arranged(self.down[self.seating.subjects])
+            return self.up[self.seating.subjects], self.down[self.seating.subjects]
         if part != EVERYBODY:
             batch = rows.shape[0]
         if torch.compiler.is_compiling():  # a memory would double the graphs
             every = rows.repeat(batch // rows.shape[0])[part]
-            return self.up[every], arranged(self.down[every])
+            return self.up[every], self.down[every]
         seated = self.seated
         if seated[0] is not rows or seated[1] != batch:
             every = rows.repeat(batch // rows.shape[0])
-            seated = (rows, batch, self.up[every], arranged(self.down)[every])
+            seated = (rows, batch, self.up[every], self.down[every])
             if not self.up.requires_grad:  # else each thread wants a graph of its own
                 self.seated = seated
         return seated[2][part], seated[3][part]
 
 
-def _as_it_is(down: Tensor) -> Tensor:
-    return down
-
-
-def _taps(down: Tensor) -> Tensor:
-    """Kernels [S, r, c * 3 * 3] as products [S, r * 3 * 3, c] of each pixel with every place of the kernel.
-
-    Turned round: what a pixel says at the kernel's upper left belongs to the pixel at its own lower right.
-    """
-    subjects, rank, numbers = down.shape
-    places = KERNEL * KERNEL
-    by_place = down.view(subjects, rank, numbers // places, places).transpose(2, 3)
-    return by_place.contiguous().flip(2).view(subjects, rank * places, numbers // places)  # turns whole rows: quicker
-
-
 def _convolved(x: Tensor, taps: Tensor) -> Tensor:
-    """Each subject's rows of x [B, c, h, w] with its own taps [S, r * 3 * 3, c]: [B, r, h, w].
+    """Each subject's rows of x [B, c, h, w] with its own taps [S, r, 3 * 3 * c]: [B, r, h, w].
 
     One product of all rows of a subject, then the places of the kernel are summed. A convolution in groups, or one for
     each subject, takes twice as long, and so does a product for each row, which copies the taps for it
     (docs/experiments.md); and nobody's bits depend on the others (rounding.py).
     """
-    (subjects, places, channels), size = taps.shape, x.shape[2:]
+    subjects, channels, size = taps.shape[0], x.shape[1], x.shape[2:]
     rows = x.reshape(subjects, -1, channels, size.numel()).unbind(1)  # unbound, so that gradients lie as x does
-    said = torch.bmm(taps, torch.cat(rows, dim=2))  # [S, r * 3 * 3, B/S * h w]
-    by_row = torch.stack(said.view(subjects, places, len(rows), size.numel()).unbind(2), dim=1)
+    said = torch.bmm(taps.reshape(subjects, -1, channels), torch.cat(rows, dim=2))  # [S, r * 3 * 3, B/S * h w]
+    by_row = torch.stack(said.view(subjects, -1, len(rows), size.numel()).unbind(2), dim=1)
     return fold(by_row.flatten(0, 1), size, KERNEL, padding=KERNEL // 2)

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from hyperdreambooth.basis import LearnedAux, aux_source, shared_b_train
 from hyperdreambooth.config import LiDBConfig
-from hyperdreambooth.layers import LayerShape, LayerTable
+from hyperdreambooth.layers import KERNEL, LayerShape, LayerTable
 
-Factors = dict[str, tuple[Tensor, Tensor]]  # by layer: up [S, r, n] and down [S, r, m]
+# By layer: up [S, r, n] and down [S, r, m]. A convolution's m are taps, as a delta applies them: [3 * 3, inputs] and
+# turned round; `to_taps` leads there from a kernel's [inputs, 3 * 3].
+Factors = dict[str, tuple[Tensor, Tensor]]
+PLACES = KERNEL * KERNEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,7 @@ class AuxBasis:
         aux = {layer.name: draw(layer) for layer in table.layers}
         up = {name: torch.from_numpy(a_aux).T for name, (a_aux, _) in aux.items()}
         down = {name: torch.from_numpy(b_aux) for name, (_, b_aux) in aux.items()}
+        down |= {layer.name: to_taps(down[layer.name]) for layer in table.layers if layer.is_convolution}
         a_slices = {name: a for name, (a, _) in table.slices.items()}
         b_slices = {name: b for name, (_, b) in table.slices.items()}
         self.up_sides = _grouped(up, a_slices, device, dtype)
@@ -119,10 +123,23 @@ class LiDB:
     def delta(self, layer: LayerShape) -> Tensor:
         """ΔW of one layer for each subject: [S, n, m]."""
         up, down = self.factors()[layer.name]
-        return up.transpose(1, 2) @ down
+        return up.transpose(1, 2) @ (from_taps(down) if layer.is_convolution else down)
 
     def detach(self) -> "LiDB":
         return LiDB(self.basis, self.a_train.detach(), self.b_train.detach())
+
+
+def to_taps(down: Tensor) -> Tensor:
+    """Kernels [..., inputs * 3 * 3] as taps [..., 3 * 3 * inputs]: what a pixel says to its neighbours, place by place.
+
+    Turned round: what it says at the kernel's upper left belongs to the pixel at its own lower right.
+    """
+    return down.reshape(*down.shape[:-1], -1, PLACES).flip(-1).transpose(-1, -2).flatten(-2)
+
+
+def from_taps(down: Tensor) -> Tensor:
+    """The inverse."""
+    return down.reshape(*down.shape[:-1], PLACES, -1).transpose(-1, -2).flip(-1).flatten(-2)
 
 
 def shared_start(basis: AuxBasis, *, subjects: int) -> LiDB:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hyperdreambooth.attach import Deltas
 from hyperdreambooth.diffusion import BaseModel
+from hyperdreambooth.lidb import from_taps
 
 
 @contextmanager
@@ -20,7 +21,8 @@ def merged(base_model: BaseModel, deltas: Deltas) -> Iterator[BaseModel]:
         for name, (up, down) in deltas.factors().items():
             originals[name] = targets[name].weight
             original = originals[name].to(up.dtype)
-            own = torch.addmm(original.flatten(1), up[0].T, down[0]).view_as(original)
+            kernel = from_taps(down[0]) if original.dim() == 4 else down[0]
+            own = torch.addmm(original.flatten(1), up[0].T, kernel).view_as(original)
             targets[name].weight = nn.Parameter(own.to(originals[name].dtype), requires_grad=False)
         yield base_model
     finally:

@@ -16,7 +16,7 @@ from hyperdreambooth.baselines.personalized import file_size
 from hyperdreambooth.config import FinetuneConfig
 from hyperdreambooth.diffusion import BaseModel
 from hyperdreambooth.finetune import Examples, Prompts, draw_samples, learning_rate, subject_losses
-from hyperdreambooth.lidb import Factors, LiDB
+from hyperdreambooth.lidb import Factors, LiDB, to_taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,8 @@ def _start(prediction: LiDB, rank: int, generators: Sequence[torch.Generator]) -
     for generator in generators:
         parts = []
         for layer in prediction.basis.table.layers:
-            down = (torch.rand(rank * layer.m, generator=generator) * 2 - 1) * layer.m**-0.5
-            parts += [torch.zeros(rank * layer.n), down]
+            down = (torch.rand(rank, layer.m, generator=generator) * 2 - 1) * layer.m**-0.5
+            parts += [torch.zeros(rank * layer.n), (to_taps(down) if layer.is_convolution else down).flatten()]
         subjects.append(torch.cat(parts))
     return torch.stack(subjects).to(prediction.a_train)
 

@@ -3,7 +3,7 @@ import torch
 
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.diffusion import BaseModel
-from hyperdreambooth.lidb import LiDB, narrow_rank, relax_rank, shared_start
+from hyperdreambooth.lidb import LiDB, from_taps, narrow_rank, relax_rank, shared_start, to_taps
 from tests.hyperdreambooth.conftest import LIDB, random_lidb
 
 
@@ -51,6 +51,14 @@ def test_one_product_for_everybody_is_as_good_as_one_for_each(base_model_double:
         for own, rounded in zip(factors, in_bfloat16[name], strict=True):
             assert rounded.dtype is torch.bfloat16
             assert torch.linalg.vector_norm(rounded - own) <= 0.01 * torch.linalg.vector_norm(own)
+
+
+def test_taps_are_kernels_turned_round_place_by_place() -> None:
+    kernels = torch.arange(2.0 * 5 * 9).view(2, 5 * 9)
+    taps = to_taps(kernels).view(2, 3, 3, 5)
+    for row, column in ((0, 0), (0, 1), (2, 1)):
+        assert torch.equal(taps[:, row, column], kernels.view(2, 5, 3, 3)[:, :, 2 - row, 2 - column])
+    assert torch.equal(from_taps(to_taps(kernels)), kernels)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
