@@ -295,14 +295,14 @@ def gradients_in_parts(
 
     def of(part: slice) -> tuple[Tensor, Sequence[Tensor]]:
         losses, own_teams = samples.losses(base_model, embeddings, part), base_model.seating.subjects
-        gradients = torch.autograd.grad(losses.sum() / draws, starts)
-        return losses.detach(), [gradient[own_teams] for gradient in gradients]  # the others' are zero
+        everybodys = torch.autograd.grad(losses.sum() / draws, starts)
+        return losses.detach(), [gradient[own_teams] for gradient in everybodys]  # the others' are zero
 
     exact_alone = one_thread() if exact and batch == draws // teams else nullcontext()
     with attach(base_model, Expanded(subjects * teams, own)), exact_alone:
         parts = base_model.seating.in_parts(of, batch, numbers.device, together=draws // teams)
-        losses, gradients = zip(*parts, strict=True)
-    by_team = [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+        losses, of_parts = zip(*parts, strict=True)
+    by_team = [torch.cat(pieces) for pieces in zip(*of_parts, strict=True)]
     if teams > 1:
         by_team = [own.view(subjects, teams, *own.shape[1:]).sum(dim=1) for own in by_team]
     (gradient,) = torch.autograd.grad(ends, numbers, by_team)

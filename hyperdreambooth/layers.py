@@ -28,7 +28,7 @@ TEXT_PROJECTIONS = {
 }
 # Ours, where a base model asks for them: most of a small UNet's weights are in its resnets.
 UNET_CONVOLUTIONS = {"in": "conv1", "out": "conv2"}
-KERNEL = 3  # of these: a delta's rows are [inputs, 3, 3], flattened
+KERNEL = 3  # of these: the rows of W, and of B_aux, are [inputs, 3, 3], flattened
 MAX_WIDTH = 1 << 14
 BLOCKS = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}
 _UNET_MODULE = re.compile(

@@ -5,7 +5,7 @@ so that one optimiser step, one file or one prediction handles all layers of eve
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ class _Side:
     names: tuple[str, ...]
     columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
     aux: Tensor  # [L, width, size]
-    _rounded: dict[torch.dtype, Tensor] = field(default_factory=dict)  # the same in other dtypes
 
     def expand(self, train: Tensor, dtype: torch.dtype | None, *, exact: bool) -> Iterator[tuple[str, Tensor]]:
         """[S, r, total] -> one [S, r, size] for each layer."""
@@ -38,17 +37,9 @@ class _Side:
             each = [torch.bmm(own, self.aux) for own in numbers]
             expanded = torch.stack(each, dim=1) if count > 1 else each[0][:, None]  # [L, S, r, size]
         else:
-            product = train.dtype if exact else dtype or train.dtype
-            together = numbers.transpose(0, 1).reshape(layers, count * rank, width).to(product)
-            expanded = torch.bmm(together, self._aux_in(product)).view(layers, count, rank, size)
+            together = numbers.transpose(0, 1).reshape(layers, count * rank, width)
+            expanded = torch.bmm(together, self.aux).view(layers, count, rank, size)
         return zip(self.names, expanded.to(dtype or train.dtype).unbind(), strict=True)
-
-    def _aux_in(self, dtype: torch.dtype) -> Tensor:
-        if dtype == self.aux.dtype:
-            return self.aux
-        if dtype not in self._rounded:
-            self._rounded[dtype] = self.aux.to(dtype)
-        return self._rounded[dtype]
 
 
 class AuxBasis:
@@ -114,7 +105,7 @@ class LiDB:
     def factors(self, dtype: torch.dtype | None = None, *, exact: bool = True) -> Factors:
         """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products.
 
-        If not `exact`, they are multiplied in `dtype`, and a subject's last bits may depend on the others' everywhere.
+        If not `exact`, a subject's last bits may depend on the others on a CPU too, in less time.
         """
         up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype, exact=exact))
         down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype, exact=exact))

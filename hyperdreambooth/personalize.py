@@ -155,8 +155,7 @@ def examples_of(
         for own, seed in zip(faces, seeds, strict=True)
     ]
     if base_model.device.type == "cpu":  # one by one, as `predict` does
-        one_by_one = base_model.seating.one_by_one
-        each = one_by_one(lambda own: encode_images(base_model, views[own]), len(views), base_model.device)
+        each = base_model.seating.one_by_one(lambda own: encode_images(base_model, views[own]), len(views))
         latents = torch.cat(each)
     else:
         latents = encode_images(base_model, list(chain(*views)))
@@ -205,8 +204,8 @@ def predict(networks: Networks, examples: Examples) -> LiDB:
         return shared_start(networks.basis, subjects=len(examples.prompts))
     latents = examples.latents.to(networks.basis.dtype)
     if latents.device.type == "cpu":  # one by one, so that nobody's bits depend on others, nor on the machine's cores
-        views, one_by_one = torch.split(latents, 1), networks.base_model.seating.one_by_one
-        predictions = one_by_one(lambda own: hypernetwork(views[own]), len(views), latents.device)
+        views = torch.split(latents, 1)
+        predictions = networks.base_model.seating.one_by_one(lambda own: hypernetwork(views[own]), len(views))
     else:
         predictions = [hypernetwork(latents)]
     counts = [len(own) for own in examples.faces]

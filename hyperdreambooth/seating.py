@@ -86,14 +86,14 @@ class Seating:
         finally:
             torch.set_num_threads(before)
 
-    def one_by_one(self, work: Callable[[int], Result], count: int, device: torch.device) -> list[Result]:
-        """`work` on each of `count`, with one thread for each on a CPU: its bits depend on neither others nor cores."""
+    def one_by_one(self, work: Callable[[int], Result], count: int) -> list[Result]:
+        """`work` on each of `count`, on a CPU with one thread for each: its bits depend on neither others nor cores."""
 
         def of(part: slice) -> list[Result]:
             with one_thread():
                 return [work(place) for place in range(count)[part]]
 
-        return list(chain(*self.in_parts(of, count, device, together=1)))
+        return list(chain(*self.in_parts(of, count, torch.device("cpu"), together=1)))
 
     def _run(self, work: Callable[[slice], Result], together: int, with_gradients: bool, part: slice) -> Result:
         self._here.part, self._here.subjects = part, slice(part.start // together, part.stop // together)

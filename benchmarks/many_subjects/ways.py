@@ -162,7 +162,7 @@ def make_way(method: Method, networks: Networks, *, compiled: bool = False) -> W
     """diffusers and peft are imported for those that use them only."""
     match method:
         case Method.OURS | Method.BASE:
-            choose_attention(networks.base_model)  # as the worker does; the method has this process to itself
+            choose_attention(networks.base_model)  # as the worker does
             if compiled:
                 compile_blocks(networks.base_model)
             return Ours(networks) if method is Method.OURS else Base(networks)

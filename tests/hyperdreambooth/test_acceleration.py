@@ -113,6 +113,20 @@ def test_plain_attention_is_the_same_attention(tiny_folder: Path, dtype: torch.d
     torch.testing.assert_close(as_products, in_one, rtol=0.02, atol=0.02)
 
 
+def test_plain_attention_draws_the_same_pictures_of_several_people(tiny_folder: Path) -> None:
+    plain, fused = (load_base_model(str(tiny_folder), device=CPU, dtype=torch.bfloat16) for _ in range(2))
+    choose_attention(plain)
+
+    def drawn(base_model: BaseModel) -> np.ndarray:
+        people = random_lidb(base_model, subjects=2, rank=2)
+        with attach(base_model, people, subject_of_sample=torch.tensor([0, 1])):
+            pictures = sample(base_model, PROMPTS, seeds=[1, 2], config=CONFIG)
+        return np.stack([np.asarray(picture, np.int16) for picture in pictures])
+
+    found, wanted = drawn(plain), drawn(fused)
+    assert np.abs(found - wanted).mean() < 0.1 * np.abs(wanted[0] - wanted[1]).mean()
+
+
 @pytest.mark.parametrize(
     ("capabilities", "dtype"),
     [

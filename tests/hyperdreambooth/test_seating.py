@@ -133,7 +133,7 @@ def test_one_by_one_is_in_order_and_each_on_one_thread(three_threads: None, coun
             together.wait()
         return place, torch.get_num_threads()
 
-    assert Seating().one_by_one(work, count, CPU) == [(place, 1) for place in range(count)]
+    assert Seating().one_by_one(work, count) == [(place, 1) for place in range(count)]
     assert torch.get_num_threads() == 3
 
 

@@ -271,12 +271,11 @@ def test_a_processor_runs_the_networks_as_they_are(tmp_path: Path, monkeypatch: 
 def test_a_processor_computes_in_bfloat16_if_it_is_told_to(tmp_path: Path, selfie: Image.Image) -> None:
     write_tiny_folder(tmp_path / "tiny", prediction_type="v_prediction")
     tiny = str(tmp_path / "tiny")
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # puts back what loading changes
-        engine = load_engine(Settings(base_model=tiny, device="cpu", batch_size=4, acceleration=Acceleration.BFLOAT16))
-        assert engine._networks.base_model.dtype == torch.bfloat16
-        (outcome,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
-        assert isinstance(outcome, bytes)
-        (pictures,) = engine.generate([drawing(outcome, "{subject}")], going_on)
+    engine = load_engine(Settings(base_model=tiny, device="cpu", batch_size=4, acceleration=Acceleration.BFLOAT16))
+    assert engine._networks.base_model.dtype == torch.bfloat16
+    (outcome,) = engine.personalize([PersonalizeRequest((selfie,), 1, Method.AUTO)], going_on)
+    assert isinstance(outcome, bytes)
+    (pictures,) = engine.generate([drawing(outcome, "{subject}")], going_on)
     assert not isinstance(pictures, Exception)
     assert len(pictures) == 1
 
@@ -290,7 +289,7 @@ def test_bfloat16_without_instructions_for_it_is_warned_of(
         base_model=str(tmp_path / "tiny"), device="cpu", batch_size=4, acceleration=Acceleration.BFLOAT16
     )
     monkeypatch.setattr("worker.engine.quick_dtype", lambda device: torch.bfloat16 if native else torch.float32)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), capture_logs() as lines:
+    with capture_logs() as lines:
         load_engine(settings)
     warned = [line for line in lines if line["event"] == "engine.bfloat16_is_slow"]
     assert len(warned) == (0 if native else 1)
