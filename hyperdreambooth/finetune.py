@@ -251,15 +251,13 @@ def subject_losses(base_model: BaseModel, deltas: Deltas, samples: Samples, prom
 
 @dataclass(frozen=True, eq=False)
 class Expanded:
-    """Deltas whose factors are there already."""
+    """Deltas whose factors are there already, in the base model's dtype."""
 
     subjects: int
     by_layer: Factors
 
     def factors(self, dtype: torch.dtype | None = None) -> Factors:
-        if dtype is None:
-            return self.by_layer
-        return {name: (up.to(dtype), down.to(dtype)) for name, (up, down) in self.by_layer.items()}
+        return self.by_layer
 
 
 def gradients(
