@@ -13,6 +13,7 @@ from torch import Tensor
 from hyperdreambooth.basis import LearnedAux, aux_source, shared_b_train
 from hyperdreambooth.config import LiDBConfig
 from hyperdreambooth.layers import KERNEL, LayerShape, LayerTable
+from hyperdreambooth.rounding import by_blocks
 
 # By layer: up [S, r, n] and down [S, r, m]. A convolution's m are taps, as a delta applies them: [3 * 3, inputs] and
 # turned round; `to_taps` leads there from a kernel's [inputs, 3 * 3].
@@ -31,15 +32,20 @@ class _Side:
     def expand(self, train: Tensor, dtype: torch.dtype | None, *, exact: bool) -> Iterator[tuple[str, Tensor]]:
         """[S, r, total] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
-        layers, width, size = self.aux.shape
+        layers, width, _ = self.aux.shape
         numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
-        if exact and train.device.type == "cpu":  # a product each: nobody's bits depend on the others (rounding.py)
-            each = [torch.bmm(own, self.aux) for own in numbers]
-            expanded = torch.stack(each, dim=1) if count > 1 else each[0][:, None]  # [L, S, r, size]
+        if exact and train.device.type == "cpu":
+            expanded = by_blocks(self._product, f"aux matrices {tuple(self.aux.shape)}", 1, numbers)
         else:
-            together = numbers.transpose(0, 1).reshape(layers, count * rank, width)
-            expanded = torch.bmm(together, self.aux).view(layers, count, rank, size)
-        return zip(self.names, expanded.to(dtype or train.dtype).unbind(), strict=True)
+            expanded = self._product(numbers)
+        by_layer = expanded.transpose(0, 1).contiguous()  # [L, S, r, size]
+        return zip(self.names, by_layer.to(dtype or train.dtype).unbind(), strict=True)
+
+    def _product(self, numbers: Tensor) -> Tensor:
+        """[S, L, r, width] -> [S, L, r, size]."""
+        count, layers, rank, width = numbers.shape
+        together = numbers.transpose(0, 1).reshape(layers, count * rank, width)
+        return torch.bmm(together, self.aux).view(layers, count, rank, -1).transpose(0, 1)
 
 
 class AuxBasis:

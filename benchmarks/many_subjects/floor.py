@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from benchmarks.many_subjects.settings import Task
 from hyperdreambooth.diffusion import sample
 from hyperdreambooth.finetune import fast_finetune
 from hyperdreambooth.personalize import Networks, at_rank_of, examples_of, predict
+from hyperdreambooth.seating import one_thread
 
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}  # of square matrices
 CONVOLUTIONS = {  # of 3 x 3: pictures, channels, side
@@ -36,6 +38,8 @@ def personalize_flops(networks: Networks) -> int:
     with _counter() as once:
         examples = examples_of(base_model, portrait, networks.config, finetune, seeds=[0])
         lidb = at_rank_of(finetune, predict(networks, examples), examples.generators)
+    with _counter():  # what is only done the first time is not of interest
+        fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     with _counter() as step:
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     return int(once.get_total_flops() + finetune.steps * step.get_total_flops())
@@ -87,16 +91,16 @@ def _sampled_flops(networks: Networks, steps: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _counter() -> FlopCounterMode:
-    """torch's counter, taught the CPU's fused attention, which it does not know."""
+@contextmanager
+def _counter() -> Iterator[FlopCounterMode]:
+    """torch's counter, taught the CPU's fused attention, which it does not know. It sees its own thread alone."""
     aten: Any = torch.ops.aten
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={
-            aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-        },
-    )
+    attention = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
+    with one_thread(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        yield counter
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object) -> int:

@@ -33,7 +33,7 @@ class Share:
 def time_shares(way: Way, task: Task, *, subjects: int) -> list[Share]:
     """Profile one batch."""
     way.prepare(range(subjects))
-    _run(way, task, subjects=1)  # what is only done the first time is not of interest
+    _run(way, task, subjects=subjects)  # what is only done the first time is not of interest
     on_gpu = way.networks.base_model.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         _run(way, task, subjects=subjects)

@@ -238,11 +238,17 @@ def test_random_weights_of_that_shape_are_personalised_and_drawn() -> None:
 
 
 def test_flops_are_those_of_a_whole_run(networks: Networks) -> None:
-    finetune, sampling = replace(networks.config.finetune, steps=3), replace(networks.config.sample, steps=5)
+    finetune, sampling = (
+        replace(networks.config.finetune, steps=3, noise_draws=4),
+        replace(networks.config.sample, steps=5),
+    )
     networks = replace(networks, config=replace(networks.config, finetune=finetune, sample=sampling))
+    Ours(networks).finetuned([0])  # what is tried the first time is not counted
     with _counter() as personalized:
         Ours(networks).finetuned([0])
     assert personalize_flops(networks) == personalized.get_total_flops() > 0
+    torch.set_num_threads(2)  # a subject's teams, of which the counter sees one
+    assert personalize_flops(networks) == personalized.get_total_flops()
     with _counter() as drawn:
         sample(networks.base_model, ["a face"], seeds=[3], config=sampling)
     assert generate_flops(networks) == drawn.get_total_flops() > 0

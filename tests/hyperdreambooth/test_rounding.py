@@ -89,23 +89,76 @@ def test_the_whole_way_from_a_face_gives_the_same_bits(mini: Networks) -> None:
 
 
 class Counting(nn.Linear):
-    """Notes how many rows it computes at a time."""
+    """Notes how many rows it computes at a time. Where that `matters`, every row's numbers depend on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, matters: bool) -> None:
         super().__init__(3, 2)
+        self.matters = matters
         self.rows: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.rows.append(len(x))
-        return super().forward(x)
+        return super().forward(x) * (1 + len(x) * self.matters)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, matters={self.matters}"
 
 
-def test_layers_compute_in_blocks_and_are_themselves_again_afterwards() -> None:
-    counting, x = Counting(), torch.randn(5, 4, 3)
+@pytest.mark.parametrize(("matters", "taken"), [(True, [2, 2, 1]), (False, [5])])
+def test_rows_are_computed_in_blocks_where_that_changes_the_bits(matters: bool, taken: list[int]) -> None:
+    counting, x = Counting(matters=matters), torch.randn(5, 64, 3)
     network = nn.Sequential(nn.ReLU(), counting)
-    whole = network(x)
+    each = torch.cat([network(block) for block in x.split(2)])
     with in_blocks(network, 2):
+        network(x)  # tried, once
+        counting.rows.clear()
         blocks = network(x)
-    network(x)
-    assert counting.rows == [5, 2, 2, 1, 5]
-    torch.testing.assert_close(blocks, whole)
+    assert counting.rows == taken
+    assert torch.equal(blocks, each)
+
+
+def test_half_the_rows_are_taken_where_all_of_them_are_too_many() -> None:
+    class Wide(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            self.matters = len(x) > 4
+            return super().forward(x)
+
+    counting = Wide(matters=False)
+    with in_blocks(nn.Sequential(counting), 1):
+        counting(torch.randn(9, 64, 3))
+        counting.rows.clear()
+        counting(torch.randn(9, 64, 3))
+    assert counting.rows == [4, 4, 1]
+
+
+def test_the_gradients_bits_count_as_well() -> None:
+    class Back(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            self.rows.append(len(x))
+            return x + (x - x.detach()) * len(x)  # forth nothing depends on the rows
+
+    counting = Back(matters=False)
+    with in_blocks(nn.Sequential(counting), 2):
+        counting(torch.randn(4, 3))
+        counting.rows.clear()
+        counting(torch.randn(4, 3))
+    assert counting.rows == [2, 2]
+
+
+def test_layers_are_themselves_again_afterwards() -> None:
+    counting = Counting(matters=True)
+    with in_blocks(nn.Sequential(counting), 2):
+        counting(torch.randn(5, 3))
+    counting.rows.clear()
+    counting(torch.randn(5, 3))
+    assert counting.rows == [5]
+
+
+def test_what_is_tried_leaves_the_drawn_numbers_alone() -> None:
+    counting = Counting(matters=False)
+    torch.manual_seed(3)
+    wanted = torch.randn(2)
+    torch.manual_seed(3)
+    with in_blocks(nn.Sequential(counting), 2), torch.no_grad():
+        assert not counting(torch.ones(12, 3)).requires_grad
+    assert torch.equal(torch.randn(2), wanted)
