@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hyperdreambooth import rounding
 from hyperdreambooth.attach import aux_basis
 from hyperdreambooth.basis import aux_matrices
 from hyperdreambooth.diffusion import BaseModel
@@ -42,24 +43,18 @@ def test_the_new_rank_of_a_subject_does_not_depend_on_its_neighbours(base_model:
     assert torch.equal(together.a_train[1, 1], alone.a_train[0, 1])
 
 
-def test_one_product_for_everybody_is_as_good_as_one_for_each(
+def test_a_subjects_factors_have_its_own_bits_where_others_change_them(
     base_model_double: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lidb, bmm, rows = random_lidb(base_model_double, subjects=3, rank=2), torch.bmm, list[int]()
-
-    def counted(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        rows.append(left.shape[1])
-        return bmm(left, right)
-
-    monkeypatch.setattr(torch, "bmm", counted)
-    each = lidb.factors()
-    assert set(rows) == {2}
-    rows.clear()
-    together = lidb.factors(exact=False)
-    assert set(rows) == {2 * 3}
-    for name, factors in each.items():
-        for own, shared in zip(factors, together[name], strict=True):
-            torch.testing.assert_close(shared, own, rtol=1e-12, atol=1e-12)
+    lidb, bmm = random_lidb(base_model_double, subjects=3, rank=2), torch.bmm
+    alone = LiDB(lidb.basis, lidb.a_train[1:2], lidb.b_train[1:2]).factors()
+    monkeypatch.setattr(rounding, "_rows_at_once", {})
+    monkeypatch.setattr(torch, "bmm", lambda left, right: bmm(left, right) * (left.shape[1] / 2))  # of rank 2
+    exact, together = lidb.factors(), lidb.factors(exact=False)
+    for name, own in alone.items():
+        for side in (0, 1):
+            assert torch.equal(exact[name][side][1:2], own[side])
+            torch.testing.assert_close(together[name][side][1:2], 3 * own[side], rtol=1e-12, atol=1e-12)
 
 
 def test_taps_are_kernels_turned_round_place_by_place() -> None:
