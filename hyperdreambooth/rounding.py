@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 Layer = Callable[[Tensor], Tensor]
-# What a kernel is chosen by: the layer in words, its input's shape and dtype, autocast, threads. And a block's rows.
-Choice = tuple[str, torch.Size, torch.dtype, bool, int, int]
+# What a kernel is chosen by: the layer in words, its input's shape, strides and dtype, autocast, threads. And the rows
+# of a block.
+Choice = tuple[str, torch.Size, tuple[int, ...], torch.dtype, bool, int, int]
 _rows_at_once: dict[Choice, int] = {}
 
 
@@ -40,7 +41,8 @@ def by_blocks(product: Layer, words: str, rows: int, x: Tensor) -> Tensor:
     """product(x) with the bits of `rows` rows of x at a time. Equal `words` are equal products, but for the numbers."""
     if x.shape[0] <= rows:
         return product(x)
-    choice = (words, x.shape, x.dtype, torch.is_autocast_enabled("cpu"), torch.get_num_threads(), rows)
+    autocast, threads = torch.is_autocast_enabled("cpu"), torch.get_num_threads()
+    choice = (words, x.shape, x.stride(), x.dtype, autocast, threads, rows)
     if choice not in _rows_at_once:
         _rows_at_once[choice] = _most_rows(product, rows, x)
     return _cut(product, _rows_at_once[choice], x)
@@ -60,7 +62,7 @@ def _most_rows(product: Layer, rows: int, like: Tensor) -> int:
     a tenth of a step (docs/experiments.md).
     """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(like.shape, generator=generator, dtype=like.dtype).requires_grad_()
+    x = torch.empty_like(like, requires_grad=False).normal_(generator=generator).requires_grad_()
     wanted = _cut(product, rows, x)
     back = torch.randn(wanted.shape, generator=generator, dtype=wanted.dtype)
     (wanted_back,) = torch.autograd.grad(wanted, x, back)

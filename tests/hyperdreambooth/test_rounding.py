@@ -145,6 +145,23 @@ def test_the_gradients_bits_count_as_well() -> None:
     assert counting.rows == [2, 2]
 
 
+def test_it_is_tried_on_numbers_that_lie_as_the_layers_own() -> None:
+    class Lying(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            self.matters = not x.is_contiguous()
+            return super().forward(x)
+
+    counting, x = Lying(matters=False), torch.randn(4, 3, 64)
+    taken = []
+    with in_blocks(nn.Sequential(counting), 2):
+        for own in (x.transpose(1, 2), x.transpose(1, 2).contiguous()):
+            counting(own)
+            counting.rows.clear()
+            counting(own)
+            taken.append(counting.rows[:])
+    assert taken == [[2, 2], [4]]
+
+
 def test_layers_are_themselves_again_afterwards() -> None:
     counting = Counting(matters=True)
     with in_blocks(nn.Sequential(counting), 2):
