@@ -168,7 +168,7 @@ def fast_finetune(
 
 @contextmanager
 def each_by_itself(base_model: BaseModel, *, draws: int) -> Iterator[None]:
-    """On a CPU a subject's rows pass each layer without the others', so that not even its rounding depends on them.
+    """On a CPU a subject's rows have in each layer the bits that they have without the others.
 
     Not in bfloat16, which is asked for to be fast, nor in compiled blocks, which have kernels of their own.
     """
@@ -264,8 +264,7 @@ def gradients(
     base_model: BaseModel, numbers: Tensor, like: LiDB, samples: Samples, prompts: Prompts
 ) -> tuple[Tensor, Tensor]:
     """Each subject's loss [S] and gradient [S, numbers], not exact."""
-    deltas = Expanded(len(numbers), unflatten(numbers, like).factors(base_model.dtype, exact=False))
-    losses = subject_losses(base_model, deltas, samples, prompts)
+    losses = subject_losses(base_model, unflatten(numbers, like), samples, prompts)
     return losses.detach(), torch.autograd.grad(losses.sum(), numbers)[0]
 
 
@@ -281,7 +280,7 @@ def gradients_in_parts(
     subjects, batch = numbers.shape[0], len(samples.latents)
     draws = batch // subjects
     teams = teams_of(draws) if exact else 1
-    factors = unflatten(numbers, like).factors(base_model.dtype, exact=exact)
+    factors = unflatten(numbers, like).factors(base_model.dtype)
     with attach(base_model, Expanded(subjects, factors)):
         embeddings = prompts.embeddings(base_model)
     inside = {name: pair for name, pair in factors.items() if name.startswith("unet.")}

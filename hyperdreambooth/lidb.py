@@ -29,12 +29,12 @@ class _Side:
     columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
     aux: Tensor  # [L, width, size]
 
-    def expand(self, train: Tensor, dtype: torch.dtype | None, *, exact: bool) -> Iterator[tuple[str, Tensor]]:
+    def expand(self, train: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
         """[S, r, total] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
         layers, width, _ = self.aux.shape
         numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
-        if exact and train.device.type == "cpu":
+        if train.device.type == "cpu":
             expanded = by_blocks(self._product, f"aux matrices {tuple(self.aux.shape)}", 1, numbers)
         else:
             expanded = self._product(numbers)
@@ -108,13 +108,10 @@ class LiDB:
     def rank(self) -> int:
         return self.a_train.shape[1]
 
-    def factors(self, dtype: torch.dtype | None = None, *, exact: bool = True) -> Factors:
-        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products.
-
-        If not `exact`, a subject's last bits may depend on the others on a CPU too, in less time.
-        """
-        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype, exact=exact))
-        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype, exact=exact))
+    def factors(self, dtype: torch.dtype | None = None) -> Factors:
+        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
+        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype))
+        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype))
         return {name: (up[name], down[name]) for name in up}
 
     def delta(self, layer: LayerShape) -> Tensor:

@@ -38,7 +38,7 @@ def personalize_flops(networks: Networks) -> int:
     with _counter() as once:
         examples = examples_of(base_model, portrait, networks.config, finetune, seeds=[0])
         lidb = at_rank_of(finetune, predict(networks, examples), examples.generators)
-    with _counter():  # what is only done the first time is not of interest
+    with one_thread():  # what is only done the first time is not of interest
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))
     with _counter() as step:
         fast_finetune(base_model, lidb, examples, replace(finetune, steps=1))

@@ -238,10 +238,8 @@ def test_random_weights_of_that_shape_are_personalised_and_drawn() -> None:
 
 
 def test_flops_are_those_of_a_whole_run(networks: Networks) -> None:
-    finetune, sampling = (
-        replace(networks.config.finetune, steps=3, noise_draws=4),
-        replace(networks.config.sample, steps=5),
-    )
+    finetune = replace(networks.config.finetune, steps=3, noise_draws=4)
+    sampling = replace(networks.config.sample, steps=5)
     networks = replace(networks, config=replace(networks.config, finetune=finetune, sample=sampling))
     Ours(networks).finetuned([0])  # what is tried the first time is not counted
     with _counter() as personalized:

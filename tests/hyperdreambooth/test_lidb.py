@@ -43,6 +43,19 @@ def test_the_new_rank_of_a_subject_does_not_depend_on_its_neighbours(base_model:
     assert torch.equal(together.a_train[1, 1], alone.a_train[0, 1])
 
 
+def test_one_product_for_everybody_is_as_good_as_one_for_each(base_model_double: BaseModel) -> None:
+    lidb = random_lidb(base_model_double, subjects=3, rank=2)
+    together, in_bfloat16 = lidb.factors(), lidb.factors(torch.bfloat16)
+    for row in range(3):
+        each = LiDB(lidb.basis, lidb.a_train[row : row + 1], lidb.b_train[row : row + 1]).factors()
+        for name, factors in each.items():
+            for own, shared, rounded in zip(factors, together[name], in_bfloat16[name], strict=True):
+                torch.testing.assert_close(shared[row : row + 1], own, rtol=1e-12, atol=1e-12)
+                assert rounded.dtype is torch.bfloat16
+                off = rounded[row : row + 1] - own
+                assert torch.linalg.vector_norm(off) <= 0.01 * torch.linalg.vector_norm(own)
+
+
 def test_a_subjects_factors_have_its_own_bits_where_others_change_them(
     base_model_double: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,11 +63,10 @@ def test_a_subjects_factors_have_its_own_bits_where_others_change_them(
     alone = LiDB(lidb.basis, lidb.a_train[1:2], lidb.b_train[1:2]).factors()
     monkeypatch.setattr(rounding, "_rows_at_once", {})
     monkeypatch.setattr(torch, "bmm", lambda left, right: bmm(left, right) * (left.shape[1] / 2))  # of rank 2
-    exact, together = lidb.factors(), lidb.factors(exact=False)
+    together = lidb.factors()
     for name, own in alone.items():
         for side in (0, 1):
-            assert torch.equal(exact[name][side][1:2], own[side])
-            torch.testing.assert_close(together[name][side][1:2], 3 * own[side], rtol=1e-12, atol=1e-12)
+            assert torch.equal(together[name][side][1:2], own[side])
 
 
 def test_taps_are_kernels_turned_round_place_by_place() -> None:
