@@ -26,14 +26,18 @@ class _Side:
     """The aux matrices of one side of all layers of equal shape, stacked, so that they expand in one product."""
 
     names: tuple[str, ...]
-    columns: Tensor  # [L * width]: where these layers' numbers lie in the flat train matrix
     aux: Tensor  # [L, width, size]
 
+    @property
+    def numbers(self) -> int:
+        """How many of a train matrix's columns belong to these layers."""
+        return self.aux.shape[0] * self.aux.shape[1]
+
     def expand(self, train: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-        """[S, r, total] -> one [S, r, size] for each layer."""
+        """These layers' own [S, r, L * width] -> one [S, r, size] for each layer."""
         count, rank, _ = train.shape
         layers, width, _ = self.aux.shape
-        numbers = train[..., self.columns].view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
+        numbers = train.view(count, rank, layers, width).transpose(1, 2)  # [S, L, r, width]
         if train.device.type == "cpu":
             expanded = by_blocks(self._product, f"aux matrices {tuple(self.aux.shape)}", 1, numbers)
         else:
@@ -68,10 +72,12 @@ class AuxBasis:
         up = {name: torch.from_numpy(a_aux).T for name, (a_aux, _) in aux.items()}
         down = {name: torch.from_numpy(b_aux) for name, (_, b_aux) in aux.items()}
         down |= {layer.name: to_taps(down[layer.name]) for layer in table.layers if layer.is_convolution}
-        a_slices = {name: a for name, (a, _) in table.slices.items()}
-        b_slices = {name: b for name, (_, b) in table.slices.items()}
-        self.up_sides = _grouped(up, a_slices, device, dtype)
-        self.down_sides = _grouped(down, b_slices, device, dtype)
+        self.up_sides = _grouped(up, device, dtype)
+        self.down_sides = _grouped(down, device, dtype)
+        of_a, of_b = torch.split(torch.arange(table.total_a + table.total_b), [table.total_a, table.total_b])
+        grouping = [of_a[table.slices[name][0]] for side in self.up_sides for name in side.names]
+        grouping += [of_b[table.slices[name][1]] for side in self.down_sides for name in side.names]
+        self.grouping = torch.cat(grouping).to(device)  # [numbers]: which of [A_train, B_train], side after side
 
     @property
     def learned_hash(self) -> str | None:
@@ -85,6 +91,26 @@ class AuxBasis:
     @property
     def dtype(self) -> torch.dtype:
         return self.up_sides[0].aux.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedLiDB:
+    """The train matrices of S subjects, layers of equal shape side by side, so that one product expands them."""
+
+    basis: AuxBasis
+    numbers: Tensor  # [S, r, numbers], a `LiDB`'s [A_train, B_train] in the order of `basis.grouping`
+
+    @property
+    def subjects(self) -> int:
+        return self.numbers.shape[0]
+
+    def factors(self, dtype: torch.dtype | None = None) -> Factors:
+        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
+        ups, downs = self.basis.up_sides, self.basis.down_sides
+        own = iter(torch.split(self.numbers, [side.numbers for side in (*ups, *downs)], dim=2))
+        up = dict(pair for side in ups for pair in side.expand(next(own), dtype))
+        down = dict(pair for side in downs for pair in side.expand(next(own), dtype))
+        return {name: (up[name], down[name]) for name in up}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +135,12 @@ class LiDB:
         return self.a_train.shape[1]
 
     def factors(self, dtype: torch.dtype | None = None) -> Factors:
-        """up = A_train^T A_aux^T and down = B_train B_aux of every layer: the deltas as plain rank-r products."""
-        up = dict(pair for side in self.basis.up_sides for pair in side.expand(self.a_train, dtype))
-        down = dict(pair for side in self.basis.down_sides for pair in side.expand(self.b_train, dtype))
-        return {name: (up[name], down[name]) for name in up}
+        """As `GroupedLiDB.factors` has it."""
+        return self.grouped().factors(dtype)
+
+    def grouped(self) -> GroupedLiDB:
+        numbers = torch.cat([self.a_train, self.b_train], dim=2)
+        return GroupedLiDB(self.basis, numbers.index_select(2, self.basis.grouping))
 
     def delta(self, layer: LayerShape) -> Tensor:
         """ΔW of one layer for each subject: [S, n, m]."""
@@ -180,15 +208,10 @@ def narrow_rank(lidb: LiDB, rank: int) -> LiDB:
     return LiDB(lidb.basis, a_train, b_train)
 
 
-def _grouped(
-    aux: dict[str, Tensor], slices: dict[str, slice], device: torch.device, dtype: torch.dtype
-) -> tuple[_Side, ...]:
+def _grouped(aux: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> tuple[_Side, ...]:
     groups: dict[torch.Size, list[str]] = {}
     for name, matrix in aux.items():
         groups.setdefault(matrix.shape, []).append(name)
-    sides = []
-    for names in groups.values():
-        columns = torch.cat([torch.arange(slices[name].start, slices[name].stop) for name in names])
-        stacked = torch.stack([aux[name] for name in names]).to(device, dtype)
-        sides.append(_Side(tuple(names), columns.to(device), stacked))
-    return tuple(sides)
+    return tuple(
+        _Side(tuple(names), torch.stack([aux[name] for name in names]).to(device, dtype)) for names in groups.values()
+    )

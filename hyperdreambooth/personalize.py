@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from hyperdreambooth.adapter import Adapter, Provenance
-from hyperdreambooth.attach import attach, aux_basis
+from hyperdreambooth.attach import Deltas, attach, aux_basis
 from hyperdreambooth.basis import load_learned
 from hyperdreambooth.config import (
     FinetuneConfig,
@@ -36,7 +36,7 @@ from hyperdreambooth.errors import Diverged, FaceError, PersonalizeError, Weight
 from hyperdreambooth.faces import FaceDetector, align_face
 from hyperdreambooth.finetune import Examples, fast_finetune
 from hyperdreambooth.hypernetwork import FOLDER, Hypernetwork, hypernetwork_hash, load_hypernetwork
-from hyperdreambooth.lidb import AuxBasis, LiDB, narrow_rank, relax_rank, shared_start
+from hyperdreambooth.lidb import AuxBasis, GroupedLiDB, LiDB, narrow_rank, relax_rank, shared_start
 from hyperdreambooth.merge import merged
 from hyperdreambooth.resident import Resident
 from hyperdreambooth.views import views_of
@@ -185,11 +185,11 @@ def generate(
         return sample(base_model, filled, seeds=seeds, config=config, on_step=on_step)
 
 
-def drawn_as(networks: Networks, lidb: LiDB, subject_of_sample: Tensor) -> AbstractContextManager[BaseModel]:
+def drawn_as(networks: Networks, deltas: Deltas, subject_of_sample: Tensor) -> AbstractContextManager[BaseModel]:
     """One subject alone is merged into the weights and costs no more than the base model; several stand beside them."""
-    if lidb.subjects == 1:
-        return merged(networks.base_model, lidb)
-    return attach(networks.base_model, lidb, subject_of_sample=subject_of_sample)
+    if deltas.subjects == 1:
+        return merged(networks.base_model, deltas)
+    return attach(networks.base_model, deltas, subject_of_sample=subject_of_sample)
 
 
 @torch.no_grad()
@@ -247,7 +247,7 @@ def pack(
     return Adapter.pack(networks.basis.table, a_train, b_train, provenance)
 
 
-def unpack(networks: Networks, adapters: Sequence[Adapter]) -> LiDB:
+def unpack(networks: Networks, adapters: Sequence[Adapter]) -> GroupedLiDB:
     """Adapters of any ranks as one batch. WrongBaseModel unless all were made for these networks."""
     for adapter in adapters:
         check_fits(networks, adapter)

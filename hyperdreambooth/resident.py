@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hyperdreambooth.adapter import Adapter
-from hyperdreambooth.lidb import AuxBasis, LiDB
+from hyperdreambooth.lidb import AuxBasis, GroupedLiDB
 
 Owner = TypeVar("Owner")
 KEPT_SECONDS = 900
@@ -26,20 +26,19 @@ class Resident:
         self.capacity = capacity
         self._rows: OrderedDict[Adapter, int] = OrderedDict()
         self._free: list[int] = []
-        total = basis.table.total_a + basis.table.total_b
-        self._numbers = torch.empty(0, 1, total, dtype=torch.float16, device=basis.device)  # [rows, r, numbers]
+        self._grouping = basis.grouping.cpu()
+        numbers = len(self._grouping)
+        self._numbers = torch.empty(0, 1, numbers, dtype=torch.float16, device=basis.device)  # [rows, r, numbers]
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def lidb(self, adapters: Sequence[Adapter]) -> LiDB:
+    def lidb(self, adapters: Sequence[Adapter]) -> GroupedLiDB:
         """Adapters of any ranks as one batch; a smaller rank is filled up with zeros, which add nothing."""
         assert len(set(adapters)) <= self.capacity, len(adapters)
         rows = torch.tensor([self._row(adapter) for adapter in adapters], device=self.basis.device)
         rank = max(adapter.provenance.rank for adapter in adapters)
-        numbers = self._numbers[rows, :rank].to(self.basis.dtype)
-        a_train, b_train = numbers.tensor_split([self.basis.table.total_a], dim=2)
-        return LiDB(self.basis, a_train, b_train)
+        return GroupedLiDB(self.basis, self._numbers[rows, :rank].to(self.basis.dtype))
 
     def forget(self, adapter: Adapter) -> None:
         """Its row is free, and empty."""
@@ -60,7 +59,7 @@ class Resident:
         row = self._rows[adapter] = self._free.pop()
         trains = torch.from_numpy(np.concatenate([adapter.a_train, adapter.b_train], axis=1))
         self._numbers[row] = 0
-        self._numbers[row, :rank] = trains.to(self._numbers)
+        self._numbers[row, :rank] = trains[:, self._grouping].to(self._numbers)
         return row
 
     def _grow(self, rank: int) -> None:

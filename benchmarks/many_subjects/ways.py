@@ -18,7 +18,7 @@ from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.attach import attach
 from hyperdreambooth.diffusion import encode_tokens, sample, tokenize
 from hyperdreambooth.finetune import Samples, draw_samples, fast_finetune
-from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.lidb import GroupedLiDB, LiDB
 from hyperdreambooth.personalize import (
     Networks,
     at_rank_of,
@@ -117,7 +117,7 @@ class Ours(Way):
         """The same where a batch holds nobody else: in the weights, and out again."""
         return drawn_as(self.networks, self._unpacked(subject), self._nobody_else)
 
-    def _unpacked(self, subject: int) -> LiDB:
+    def _unpacked(self, subject: int) -> GroupedLiDB:
         return unpack(self.networks, [self.adapters[subject]])
 
     @property

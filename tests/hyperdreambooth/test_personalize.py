@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from hyperdreambooth.adapter import Adapter
 from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.errors import Diverged, NoFace, WrongBaseModel
-from hyperdreambooth.lidb import LiDB
+from hyperdreambooth.lidb import GroupedLiDB
 from hyperdreambooth.personalize import Networks, Phase, drawn_as, examples_of, generate, personalize, predict, unpack
 
 SAMPLE = SampleConfig(steps=3, guidance=2.0)
@@ -191,9 +191,11 @@ def test_adapters_of_different_rank_draw_side_by_side(tiny_networks: Networks, p
     (broad,) = (result for result in personalize([[photo]], tiny_networks, wide, seeds=[1]))
     assert isinstance(broad, Adapter)
     lidb = unpack(tiny_networks, [narrow, broad])
-    assert lidb.rank == 4
-    torch.testing.assert_close(lidb.a_train[0, :2], torch.from_numpy(narrow.a_train.astype(np.float32)))
-    assert not lidb.a_train[0, 2:].any()
+    assert lidb.numbers.shape[1] == 4
+    own = np.concatenate([narrow.a_train, narrow.b_train], axis=1)
+    in_file = lidb.numbers[..., lidb.basis.grouping.argsort()]
+    torch.testing.assert_close(in_file[0, :2], torch.from_numpy(own.astype(np.float32)))
+    assert not in_file[0, 2:].any()
 
 
 def test_an_adapter_of_another_base_model_is_refused(tiny_networks: Networks, photo: Image.Image) -> None:
@@ -209,7 +211,7 @@ def test_one_subject_is_in_the_weights_and_several_stand_beside_them(
     layers = list(tiny_networks.base_model.targets.values())
     before = [layer.weight.clone() for layer in layers]
     both = unpack(tiny_networks, personalized(tiny_networks, [photo, ImageOps.mirror(photo)], [1, 2]))
-    alone = LiDB(both.basis, both.a_train[:1], both.b_train[:1])
+    alone = GroupedLiDB(both.basis, both.numbers[:1])
     changed = {}
     for name, lidb in (("both", both), ("alone", alone)):
         with drawn_as(tiny_networks, lidb, torch.zeros(2, dtype=torch.long)):
