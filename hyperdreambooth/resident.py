@@ -38,7 +38,7 @@ class Resident:
         assert len(set(adapters)) <= self.capacity, len(adapters)
         rows = torch.tensor([self._row(adapter) for adapter in adapters], device=self.basis.device)
         rank = max(adapter.provenance.rank for adapter in adapters)
-        return GroupedLiDB(self.basis, self._numbers[rows, :rank].to(self.basis.dtype))
+        return GroupedLiDB(self.basis, self._numbers.index_select(0, rows)[:, :rank].to(self.basis.dtype))
 
     def forget(self, adapter: Adapter) -> None:
         """Its row is free, and empty."""
