@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pi_heif
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from core.errors import PhotoTooLarge, PhotoTooManyPixels, PhotoUnreadable, PhotoUnsupported
 
@@ -59,7 +59,7 @@ def normalise(content: bytes, limits: Limits) -> Photo:
     try:
         upright = _upright(image, content)
         return _encoded(_plain_rgb(_in_srgb(upright)))
-    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, MemoryError) as error:
+    except Exception as error:
         # A decoder met damage; Pillow and its plug-ins have no class in common for that.
         raise PhotoUnreadable("the picture could not be decoded") from error
 
@@ -103,12 +103,21 @@ def _upright(image: Image.Image, content: bytes) -> Image.Image:
     """Turn the picture as its EXIF orientation says. HEIF's own rotation is applied by its library already."""
     image.load()
     if image.format != "HEIF":
-        return ImageOps.exif_transpose(image)
+        method = TRANSPOSE.get(_orientation(image))
+        return image if method is None else image.transpose(method)
     orientation = image.info.get("original_orientation")
     # Some writers leave the rotation to EXIF alone, though the standard has boxes for it.
     turned_by_the_library = b"irot" in content or b"imir" in content
     method = TRANSPOSE.get(orientation or 1)
     return image if method is None or turned_by_the_library else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF has it. Where that can't be read the pixels still can, and nothing else of it is kept."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

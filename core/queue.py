@@ -3,6 +3,7 @@
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from core.lifecycle import JobKind, queue_name
 from core.settings import Settings
@@ -14,6 +15,8 @@ HOUSEKEEPING_QUEUE = "housekeeping"
 # It must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
 VISIBILITY_TIMEOUT_SECONDS = 3600
 PUBLISH_SECONDS = 1
+# A bell wakes one worker; no more of them than this wait in a queue for the same jobs.
+MAX_BELLS = 8
 
 log = structlog.get_logger()
 celery_app = Celery("hdb", set_as_current=False)
@@ -61,6 +64,21 @@ def ring(kind: JobKind, base_model: str) -> bool:
         log.warning("bell.unheard", kind=kind, base_model=base_model, error=str(error))
         return False
     return True
+
+
+def ring_again(kind: JobKind, base_model: str) -> bool:
+    """The same, unless enough bells wait: nobody answers those, and more of them would only fill the broker."""
+    return _waiting(queue_name(kind, base_model)) >= MAX_BELLS or ring(kind, base_model)
+
+
+def _waiting(queue: str) -> int:
+    """How many messages nobody has taken yet; none, as far as we know, where the broker doesn't answer."""
+    try:
+        with celery_app.connection_for_read(connect_timeout=PUBLISH_SECONDS) as connection:
+            connection.ensure_connection(max_retries=1, timeout=PUBLISH_SECONDS)
+            return int(connection.default_channel.client.llen(queue))
+    except (OperationalError, OSError, RedisError):
+        return 0
 
 
 def broker_answers() -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, func, literal, or_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.lifecycle import JobKind, JobStatus
-from core.statements import BACK_IN_THE_QUEUE, CLOCK, NOW
+from core.statements import BACK_IN_THE_QUEUE, CANCELED, CLOCK, NOW
 from core.tables import Job
 
 
@@ -19,7 +19,6 @@ class Rules:
 
     lease: timedelta
     max_strikes: int
-    max_attempts: int
 
     def lease_is_over(self) -> ColumnElement[bool]:
         """A worker fell silent. In the first lease after the database's start nobody is judged: nobody could renew."""
@@ -30,8 +29,8 @@ class Rules:
         )
 
     def allow_another(self) -> ColumnElement[bool]:
-        """Its caller still wants it, and it hasn't cost enough workers to be the cause."""
-        return (Job.strikes + 1 < self.max_strikes) & (Job.attempt < self.max_attempts) & ~Job.cancel_requested
+        """Its caller still wants it, and it hasn't cost enough workers to be the cause. Erasures are never given up."""
+        return (Job.kind == JobKind.ERASE) | ((Job.strikes + 1 < self.max_strikes) & ~Job.cancel_requested)
 
 
 def requeue_lost_jobs(rules: Rules) -> ReturningUpdate[Job]:
@@ -52,7 +51,7 @@ def end_lost_jobs(rules: Rules, *, error: Mapping[str, Any], keep: timedelta) ->
         .where(rules.lease_is_over(), ~rules.allow_another())
         .values(
             status=case(
-                (Job.cancel_requested, literal(JobStatus.CANCELED, Job.status.type)),
+                (Job.cancel_requested, CANCELED),
                 else_=literal(JobStatus.FAILED, Job.status.type),
             ),
             error=case((Job.cancel_requested, None), else_=literal(error, Job.error.type)),

@@ -2,9 +2,25 @@
 
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Delete, Select, Update, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.lifecycle import FINAL, JobKind
@@ -130,11 +146,18 @@ def erase_rows(subject_id: UUID) -> tuple[Delete | Update, ...]:
         delete(GeneratedImage).where(GeneratedImage.generation_id.in_(theirs)),
         delete(Generation).where(Generation.subject_id == subject_id),
         delete(Adapter).where(Adapter.subject_id == subject_id),
-        update(Job).where(Job.subject_id == subject_id).values(params={}, client_reference=None, error=None),
+        update(Job).where(Job.subject_id == subject_id).values(params=_counted(), client_reference=None, error=None),
         update(Subject)
         .where(Subject.id == subject_id)
         .values(name=None, client_reference=None, photo_keys=[], adapter_id=None),
     )
+
+
+def _counted() -> ColumnElement[Any]:
+    """Of a generation's parameters, a seed for each picture: how many there were counts for the account's limit."""
+    seeds = func.jsonb_path_query_array(Job.params, cast("$.pictures[*].seed", JSONPATH))
+    pictures = func.jsonb_build_object("pictures", seeds)
+    return case((Job.kind == JobKind.GENERATE, pictures), else_=literal({}, Job.params.type))
 
 
 def complete_receipt(subject_id: UUID, *, objects: int) -> ReturningUpdate[UUID]:

@@ -34,6 +34,7 @@ from core.tables import Adapter, GeneratedImage, Job, Subject, WorkerProcess
 NOW = func.now()
 # The wall clock, not the transaction's start: a lease counts from the moment it is written.
 CLOCK = func.clock_timestamp()
+CANCELED = literal(JobStatus.CANCELED, Job.status.type)
 
 
 def claim_jobs(kind: JobKind, base_model: str, *, limit: int, lease: timedelta, worker: str) -> ReturningUpdate[Job]:
@@ -183,12 +184,26 @@ def finish_job(
     )
 
 
-def release_job(job_id: UUID, attempt: int, *, error: Mapping[str, Any] | None = None) -> ReturningUpdate[Job]:
-    """Hand a job back to the queue: a deploy, or a failure that another attempt may not meet. No strike."""
+def release_job(
+    job_id: UUID, attempt: int, *, error: Mapping[str, Any] | None = None, keep: timedelta
+) -> ReturningUpdate[Job]:
+    """Hand a job back to the queue: a deploy, or a failure that another attempt may not meet. No strike.
+
+    One that its caller has cancelled meanwhile ends here.
+    """
+    canceled = Job.cancel_requested
     return (
         update(Job)
         .where(held(job_id, attempt))
-        .values(**BACK_IN_THE_QUEUE, error=error)
+        .values(
+            BACK_IN_THE_QUEUE
+            | {
+                "status": case((canceled, CANCELED), else_=literal(JobStatus.QUEUED, Job.status.type)),
+                "error": case((canceled, None), else_=literal(error, Job.error.type)),
+                "finished_at": case((canceled, NOW)),
+                "expires_at": case((canceled, NOW + keep)),
+            }
+        )
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
@@ -205,47 +220,30 @@ BACK_IN_THE_QUEUE: dict[str, Any] = {
 }
 
 
-def cancel_queued(job_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
-    """Nobody has it yet: it ends here."""
+def cancel_job(job_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
+    """End what nobody has yet; a worker that has it looks at this between steps. No row back: it has ended."""
+    return _cancel(Job.id == job_id, keep)
+
+
+def cancel_jobs_of(subject_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
+    """The subject is being erased: nothing else is done for it any more."""
+    return _cancel((Job.subject_id == subject_id) & (Job.kind != JobKind.ERASE), keep)
+
+
+def _cancel(which: ColumnElement[bool], keep: timedelta) -> ReturningUpdate[Job]:
+    """One statement for both states: between two, a job could go from one to the other."""
+    waits = Job.status == JobStatus.QUEUED
     return (
         update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .values(status=JobStatus.CANCELED, cancel_requested=True, finished_at=NOW, expires_at=NOW + keep)
+        .where(which, Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]))
+        .values(
+            status=case((waits, CANCELED), else_=Job.status),
+            cancel_requested=True,
+            finished_at=case((waits, NOW), else_=Job.finished_at),
+            expires_at=case((waits, NOW + keep), else_=Job.expires_at),
+        )
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
-    )
-
-
-def request_cancel(job_id: UUID) -> ReturningUpdate[Job]:
-    """A worker has it: it looks at this between steps."""
-    return (
-        update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.RUNNING)
-        .values(cancel_requested=True)
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-
-
-def cancel_queued_of(subject_id: UUID, *, keep: timedelta) -> ReturningUpdate[Job]:
-    """The subject is being erased: what waits for it ends here."""
-    return (
-        update(Job)
-        .where(Job.subject_id == subject_id, Job.status == JobStatus.QUEUED)
-        .values(status=JobStatus.CANCELED, cancel_requested=True, finished_at=NOW, expires_at=NOW + keep)
-        .returning(Job)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def request_cancel_of(subject_id: UUID) -> ReturningUpdate[Job]:
-    """The subject is being erased: workers drop what they do for it."""
-    return (
-        update(Job)
-        .where(Job.subject_id == subject_id, Job.status == JobStatus.RUNNING, Job.kind != JobKind.ERASE)
-        .values(cancel_requested=True)
-        .returning(Job)
-        .execution_options(synchronize_session=False)
     )
 
 

@@ -3,11 +3,13 @@
 import base64
 import json
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.sql.dml import ReturningUpdate, Update
 from standardwebhooks.webhooks import Webhook
 
@@ -50,18 +52,35 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
-def claim_due_deliveries(now: datetime, *, limit: int, hold: timedelta) -> ReturningUpdate[WebhookDelivery]:
-    """Take what is due. Should the sender die, the same message is due again once `hold` has passed."""
+def claim_due_deliveries(
+    now: datetime, *, limit: int, each: int, under_way: Mapping[UUID, int], hold: timedelta
+) -> ReturningUpdate[WebhookDelivery]:
+    """Take what is due, accounts in turn, for none more than `each` at a time: their messages `under_way` count.
+
+    Should the sender die, the same message is due again once `hold` has passed.
+    """
+    account, due_at = WebhookEndpoint.account_id, WebhookDelivery.next_attempt_at
+    nth = func.row_number().over(partition_by=account, order_by=(due_at, WebhookDelivery.id))
+    busy = case(under_way, value=account, else_=0) if under_way else literal(0)
+    ranked = (
+        select(WebhookDelivery.id, due_at, (nth + busy).label("turn"))
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(due_at <= now)
+        .cte("ranked")
+    )
+    # Window functions don't go with FOR UPDATE: rank first, then lock and look again.
     due = (
         select(WebhookDelivery.id)
-        .where(WebhookDelivery.next_attempt_at <= now)
-        .order_by(WebhookDelivery.next_attempt_at)
+        .join(ranked, ranked.c.id == WebhookDelivery.id)
+        .where(ranked.c.turn <= each, due_at <= now)
+        .order_by(ranked.c.turn, ranked.c.next_attempt_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=WebhookDelivery, skip_locked=True)
+        .cte("due")
     )
     return (
         update(WebhookDelivery)
-        .where(WebhookDelivery.id.in_(due))
+        .where(WebhookDelivery.id.in_(select(due.c.id)))
         .values(tries=WebhookDelivery.tries + 1, next_attempt_at=now + hold)
         .returning(WebhookDelivery)
         .execution_options(synchronize_session=False, populate_existing=True)

@@ -43,6 +43,10 @@ class Work(Protocol[Input, Output]):
     def kind(self) -> JobKind:
         """Which jobs it takes."""
 
+    @property
+    def never_fails(self) -> bool:
+        """Is it tried again, whatever happens, until it succeeds?"""
+
     def fetch(self, job: Job) -> Input:
         """What the job works on."""
 
@@ -156,7 +160,7 @@ class Batches(Generic[Input, Output]):
                 failure = classify(error)
                 log.warning("attempt.failed", code=failure.code, exc_info=error if failure.is_ours else None)
                 attempts_left = attempt.job.attempt < self._limits.settings.max_attempts
-                if failure.retry and (attempts_left or failure.outlasts_attempts):
+                if self._work.never_fails or (failure.retry and (attempts_left or failure.outlasts_attempts)):
                     self._release(attempt, failure)
                 else:
                     self._finish(attempt, failure.status, failure)

@@ -12,7 +12,7 @@ from core.lifecycle import JobKind, Phase
 from core.object_keys import subject_prefix
 from core.retention import complete_receipt, erase_rows, hide_subject
 from core.settings import Settings
-from core.statements import cancel_queued_of, request_cancel_of
+from core.statements import cancel_jobs_of
 from core.storage import ObjectStore
 from core.tables import ErasureReceipt, Job
 from worker.attempts import OnStep
@@ -23,6 +23,7 @@ class Erasure:
     """The work of an `erase` job."""
 
     kind = JobKind.ERASE
+    never_fails = True  # who asked to be forgotten is forgotten
 
     def __init__(self, sessions: Sessions, store: ObjectStore, settings: Settings) -> None:
         self._sessions, self._store = sessions, store
@@ -32,9 +33,8 @@ class Erasure:
         """Stop whatever else is done with the person, and refuse its results from here on."""
         assert job.subject_id is not None
         with self._sessions.begin() as session:
+            session.execute(cancel_jobs_of(job.subject_id, keep=self._keep))
             session.execute(hide_subject(job.subject_id))
-            session.execute(cancel_queued_of(job.subject_id, keep=self._keep))
-            session.execute(request_cancel_of(job.subject_id))
         return job.subject_id
 
     def run(self, inputs: Sequence[UUID], on_step: OnStep) -> Sequence[UUID | Exception]:

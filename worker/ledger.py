@@ -126,8 +126,8 @@ class Ledger:
         self._end(attempt, lambda session: session.scalar(statement), record, wait)
 
     def release(self, attempt: Attempt, *, error: Error | None = None, wait: Wait = time.sleep) -> None:
-        """Hand the job back to the queue, without a strike."""
-        statement = release_job(attempt.job.id, attempt.job.attempt, error=error)
+        """Hand the job back to the queue, without a strike; or end it, where its caller no longer wants it."""
+        statement = release_job(attempt.job.id, attempt.job.attempt, error=error, keep=self._keep)
         self._end(attempt, lambda session: session.scalar(statement), None, wait)
 
     def _end(self, attempt: Attempt, move: Callable[[Session], Job | None], record: Record | None, wait: Wait) -> None:

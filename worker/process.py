@@ -10,7 +10,7 @@ import structlog
 
 from core.database import make_engine, make_sessions
 from core.lifecycle import JobKind, WorkerRole
-from core.queue import ring
+from core.queue import ring, ring_again
 from core.settings import Settings
 from core.statements import one_at_a_time
 from core.storage import ObjectStore
@@ -54,7 +54,7 @@ class Process:
         self._batches: Mapping[JobKind, Batches[Any, Any]] = {}
         self._engine: Engine | None = None
         self._engine_in_use = threading.Lock()
-        self.sweeper = Sweeper(self._sessions, self._store, settings, ring=ring)
+        self.sweeper = Sweeper(self._sessions, self._store, settings, ring=ring_again)
 
     def open(self) -> None:
         """Report, then load. A failure is reported, and the next bell tries again. Housekeeping reports by sweeping."""
@@ -74,7 +74,8 @@ class Process:
     def drain(self, kind: JobKind, base_model: str) -> None:
         """A bell rang: work until nothing is left. Kinds take turns, so that none waits for another's backlog.
 
-        What had to be put back waits for the sweeper's bell, so that a broken part is not hammered.
+        What had to be put back waits for the sweeper's bell, so that a broken part is not hammered. Housekeeping rings
+        for what is left, behind the sweeps and webhooks that wait in its queue: a backlog must not hold them up.
         """
         if not self._batches and not self._load():
             return
@@ -85,6 +86,8 @@ class Process:
                 claimed = sum(batches.run_one(base_model) for _, batches in turns)
             self._forget_erased()
             if claimed == 0 or any(batches.released for _, batches in turns):
+                break
+            if self._role is WorkerRole.HOUSEKEEPING and ring(kind, base_model):
                 break
         self._report(State.READY)
 

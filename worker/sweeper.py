@@ -14,6 +14,7 @@ from core.database import Sessions
 from core.errors import FailureCode
 from core.lifecycle import JobKind, WorkerRole
 from core.object_keys import generation_prefix, subject_prefix, upload_key
+from core.queue import MAX_BELLS
 from core.rescue import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, requeue_lost_jobs
 from core.settings import Settings
 from core.statements import report_alive
@@ -23,8 +24,6 @@ from worker.orphans import PLACES, Orphans
 from worker.personalize import delete_photos
 from worker.presence import State
 
-# A bell wakes one worker; no more of them than this at once for one queue.
-MAX_BELLS = 8
 FORGET_WORKERS_AFTER = timedelta(days=1)
 # After an erasure, a worker that was busy with the person may still write for as long as a job may run.
 LEASES_BEFORE_VERIFYING = 2
@@ -88,7 +87,7 @@ class Sweeper:
         if time.monotonic() < self._may_judge_at:
             return
         settings, error = self._settings, WORKER_LOST.to_json()
-        rules = Rules(settings.lease, settings.max_strikes, settings.max_attempts)
+        rules = Rules(settings.lease, settings.max_strikes)
         with self._sessions.begin() as session:
             requeued = session.scalars(requeue_lost_jobs(rules)).all()
             ended = session.scalars(end_lost_jobs(rules, error=error, keep=self._keep)).all()

@@ -1,10 +1,13 @@
 """Deliver what endpoints are to be told: claim what is due, send it side by side, record each answer."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import structlog
+from sqlalchemy import select
 
 from core.database import Sessions
 from core.tables import Job, WebhookDelivery, WebhookEndpoint
@@ -12,6 +15,7 @@ from core.webhooks import claim_due_deliveries, disable_endpoint, message_body, 
 from worker.webhook_client import SECONDS, Answer, post
 
 AT_ONCE = 16
+OF_ONE_ACCOUNT = 4  # who never answers keeps a thread for 15 seconds, and no more of them than these
 HOLD = timedelta(seconds=4 * SECONDS)  # a sender that has not recorded an answer by then is dead
 GONE = 410
 
@@ -21,26 +25,45 @@ log = structlog.get_logger()
 def deliver_due(
     sessions: Sessions, *, allow_private: bool, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> int:
-    """Send everything that is due now, each message once; returns how many were sent."""
+    """Send everything that is due, each message once; returns how many were sent."""
     sent = 0
+    under_way: dict[Future[None], UUID] = {}  # whose message each thread sends
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        while batch := _claim(sessions, clock()):
-            list(threads.map(lambda delivery: _deliver(sessions, delivery, allow_private, clock), batch))
-            sent += len(batch)
-    return sent
+        while True:
+            for delivery, endpoint in _claim(sessions, clock(), under_way.values()):
+                sending = threads.submit(_deliver, sessions, delivery, endpoint, allow_private, clock)
+                under_way[sending] = endpoint.account_id
+            if not under_way:
+                return sent
+            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            for sending in done:
+                del under_way[sending]
+                sending.result()
+            sent += len(done)
 
 
-def _claim(sessions: Sessions, now: datetime) -> list[WebhookDelivery]:
+def _claim(
+    sessions: Sessions, now: datetime, under_way: Collection[UUID]
+) -> list[tuple[WebhookDelivery, WebhookEndpoint]]:
+    if (limit := AT_ONCE - len(under_way)) == 0:
+        return []
+    statement = claim_due_deliveries(now, limit=limit, each=OF_ONE_ACCOUNT, under_way=Counter(under_way), hold=HOLD)
     with sessions.begin() as session:
-        return list(session.scalars(claim_due_deliveries(now, limit=AT_ONCE, hold=HOLD)))
+        claimed = session.scalars(statement).all()
+        ids = {delivery.endpoint_id for delivery in claimed}
+        endpoints = {row.id: row for row in session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.id.in_(ids)))}
+    return [(delivery, endpoints[delivery.endpoint_id]) for delivery in claimed]
 
 
-def _deliver(sessions: Sessions, delivery: WebhookDelivery, allow_private: bool, clock: Callable[[], datetime]) -> None:
+def _deliver(
+    sessions: Sessions,
+    delivery: WebhookDelivery,
+    endpoint: WebhookEndpoint,
+    allow_private: bool,
+    clock: Callable[[], datetime],
+) -> None:
     with sessions() as session:
-        endpoint = session.get(WebhookEndpoint, delivery.endpoint_id)
         job = session.get(Job, delivery.job_id) if delivery.job_id else None
-    if endpoint is None:
-        return  # deleted meanwhile, and its deliveries with it
     if endpoint.disabled_at is not None:
         answer = Answer(None, "the endpoint is disabled")
     else:

@@ -25,7 +25,7 @@ from core.ids import IMAGE, encode_id
 from core.lifecycle import JobKind
 from core.prompts import clean_prompt, clean_subject_prompt
 from core.schemas import GenerateParams, PictureRequest
-from core.statements import cancel_queued, request_cancel
+from core.statements import cancel_job
 from core.storage import ObjectStore
 from core.tables import GeneratedImage, Generation, Job, Subject
 
@@ -40,7 +40,7 @@ async def create_generation(
         await replay.lock(uow.session)
         if job := await earlier_job(uow.session, replay):
             return job, True
-    subject = await load_subject(uow.session, caller, subject_id)
+    subject = await load_subject(uow.session, caller, subject_id, kept=True)
     if subject.adapter_id is None:
         raise SubjectNotReady
     params = picture_requests(request)
@@ -178,5 +178,4 @@ async def delete_generation(session: AsyncSession, caller: Caller, generation_id
     """Gone for callers now; the sweeper removes the pictures."""
     generation = await load_generation(session, caller, generation_id)
     generation.expires_at = func.now()
-    for statement in (cancel_queued(generation.job_id, keep=keep), request_cancel(generation.job_id)):
-        await session.execute(statement)
+    await session.execute(cancel_job(generation.job_id, keep=keep))

@@ -20,7 +20,7 @@ from core.accounts import Scope
 from core.errors import NotCancelable, NotFound
 from core.lifecycle import FINAL, JobKind
 from core.promises import promise_end
-from core.statements import cancel_queued, request_cancel
+from core.statements import cancel_job
 from core.tables import ErasureReceipt, Generation, Job
 
 WRITE_SCOPE = {
@@ -122,8 +122,5 @@ async def cancel(uow: UnitOfWork, caller: Caller, job_id: UUID, *, keep: timedel
     caller.require(WRITE_SCOPE[job.kind])
     if job.kind is JobKind.ERASE:
         raise NotCancelable
-    for statement in (cancel_queued(job_id, keep=keep), request_cancel(job_id)):
-        moved = (await uow.session.scalars(statement)).one_or_none()
-        if moved is not None:
-            return moved
-    return await load_job(uow.session, caller, job_id)
+    moved = (await uow.session.scalars(cancel_job(job_id, keep=keep))).one_or_none()
+    return moved or await load_job(uow.session, caller, job_id)

@@ -13,11 +13,13 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel
 from sqlalchemy import ARRAY, Integer, Uuid, bindparam, column, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.database import CONNECT_SECONDS, NOTICE_SILENCE
 from core.lifecycle import FINAL, JobStatus, Phase
 from core.tables import JobEvent
 
@@ -97,7 +99,8 @@ class JobWatcher:
     """Two connections at most for all who wait in this process."""
 
     def __init__(self, database_url: str, reads: AsyncEngine) -> None:
-        self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._conninfo = make_conninfo(url, connect_timeout=CONNECT_SECONDS, **NOTICE_SILENCE)
         self._reads = reads
         self._feeds: dict[UUID, Feed] = {}
         self._due: set[UUID] = set()

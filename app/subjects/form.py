@@ -77,9 +77,12 @@ async def _form(request: Request, *, max_photo_bytes: int) -> AsyncIterator[Form
         parser = PhotoForm(request.headers, stream, max_files=MAX_PHOTOS, max_fields=MAX_FIELDS)
         parser.max_photo_bytes = max_photo_bytes
         try:
-            form = await parser.parse()
+            with pointing_at("#/photo"):
+                form = await parser.parse()
         except MultiPartException as error:
             raise InvalidRequest(errors=[{"pointer": "#", "detail": error.message}]) from None
+        except UnicodeError:  # of a charset that the header names
+            raise InvalidRequest(errors=[{"pointer": "#", "detail": "This is no text in that charset"}]) from None
     try:
         yield form
     finally:

@@ -15,23 +15,24 @@ from app.admission import admit
 from app.auth import Caller
 from app.dependencies import Submission
 from app.errors import pointing_at
-from app.idempotency import earlier_job, remember_job, replayable
+from app.idempotency import Replayable, earlier_job, remember_job, replayable
 from app.paging import PageRequest
 from app.parts import Parts
 from app.subjects.form import NewSubject
 from app.subjects.schemas import SubjectFields, SubjectRead, subject_read
 from app.unit_of_work import UnitOfWork
 from app.uploads.service import read_upload, use_upload
-from core.errors import Forbidden, NotFound
+from core.errors import Forbidden, NotFound, UploadMissing, UploadUsed
 from core.ids import new_id
 from core.lifecycle import JobKind
 from core.object_keys import photo_key
 from core.photos import Photo
 from core.schemas import PersonalizeParams
-from core.statements import cancel_queued_of, request_cancel_of
+from core.statements import cancel_jobs_of
 from core.tables import Adapter, ApiKey, Consent, ErasureReceipt, Job, Subject
 
 SEED_BITS = 32
+ONE_ALREADY = "This token has made its subject already."
 
 
 async def create_subject(
@@ -39,24 +40,41 @@ async def create_subject(
 ) -> tuple[Job, bool]:
     """The job that personalises a new subject, and whether an earlier request made it."""
     replay = replayable(caller, submission.key, request.sha256)
-    if job := await earlier_job(uow.session, replay):
+    if job := await _made_before(uow.session, caller, replay):
         return job, True
-    base_model = request.fields.base_model or parts.settings.model_name
-    await admit(uow.session, parts.settings, caller, base_model, method=request.fields.method)
-    await uow.session.close()  # no connection is held while the photo is decoded
-    photos = await _read_photos(parts, caller, request)
+    base_model = await _admitted(parts, uow.session, caller, request.fields)
+    await uow.session.close()  # no connection is held while photos are decoded and put into the bucket
+    try:
+        photos = await _read_photos(parts, caller, request)
+    except (NotFound, UploadMissing, UploadUsed):
+        # The first request with this key may have used them meanwhile.
+        if job := await _made_before(uow.session, caller, replay):
+            return job, True
+        raise
+    subject = _subject(caller, request.fields, base_model, photos=len(photos))
+    await _store_photos(parts, subject, photos)
     if replay:
         await replay.lock(uow.session)
-        if job := await earlier_job(uow.session, replay):
+        if job := await _made_before(uow.session, caller, replay):
             return job, True
     for pointer, upload_id in request.uploads():
         with pointing_at(pointer):
             await use_upload(uow.session, upload_id)
-    subject = await _add_subject(parts, uow, caller, request.fields, photos, base_model)
+    await _bind_token(uow.session, caller, subject.id)
+    await _add_subject(uow, subject, request.fields)
     job = await _add_job(uow, subject, request.fields, submission.traceparent)
     if replay:
         await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
     return job, False
+
+
+async def _admitted(parts: Parts, session: AsyncSession, caller: Caller, fields: SubjectFields) -> str:
+    """The base model that the caller may personalise now."""
+    if caller.one_subject and caller.subject_id is not None:
+        raise Forbidden(ONE_ALREADY)
+    base_model = fields.base_model or parts.settings.model_name
+    await admit(session, parts.settings, caller, base_model, method=fields.method)
+    return base_model
 
 
 async def _read_photos(parts: Parts, caller: Caller, request: NewSubject) -> list[Photo]:
@@ -69,10 +87,17 @@ async def _read_photos(parts: Parts, caller: Caller, request: NewSubject) -> lis
     return photos
 
 
-async def _add_subject(
-    parts: Parts, uow: UnitOfWork, caller: Caller, fields: SubjectFields, photos: list[Photo], base_model: str
-) -> Subject:
-    """The photos first: an object without a row is swept later, a row without its object would fail."""
+async def _made_before(session: AsyncSession, caller: Caller, replay: Replayable | None) -> Job | None:
+    """The job of the first request with this key. A phone whose token was renewed since then watches it with the new
+    one; Forbidden for a token that has another subject.
+    """
+    job = await earlier_job(session, replay)
+    if job is not None and job.subject_id is not None:
+        await _bind_token(session, caller, job.subject_id)
+    return job
+
+
+def _subject(caller: Caller, fields: SubjectFields, base_model: str, *, photos: int) -> Subject:
     subject = Subject(
         id=new_id(),
         account_id=caller.account_id,
@@ -81,21 +106,27 @@ async def _add_subject(
         client_reference=fields.client_reference,
         keep_photo=fields.keep_photo,
     )
-    subject.photo_keys = [photo_key(subject.id, position) for position in range(len(photos))]
-    await _bind_token(uow.session, caller, subject.id)
+    subject.photo_keys = [photo_key(subject.id, position) for position in range(photos)]
+    return subject
+
+
+async def _store_photos(parts: Parts, subject: Subject, photos: list[Photo]) -> None:
+    """Before the rows: an object without a row is swept later, a row without its object would fail."""
     for key, photo in zip(subject.photo_keys, photos, strict=True):
         await to_thread.run_sync(partial(parts.store.put, key, photo.content, content_type=photo.content_type))
+
+
+async def _add_subject(uow: UnitOfWork, subject: Subject, fields: SubjectFields) -> None:
     uow.session.add(subject)
     uow.session.add(
         Consent(
-            account_id=caller.account_id,
+            account_id=subject.account_id,
             subject_id=subject.id,
             whose=fields.consent,
             text_version=fields.consent_text,
         )
     )
     await uow.session.flush()
-    return subject
 
 
 async def _add_job(uow: UnitOfWork, subject: Subject, fields: SubjectFields, traceparent: str) -> Job:
@@ -118,16 +149,16 @@ async def _bind_token(session: AsyncSession, caller: Caller, subject_id: UUID) -
     """A phone's token makes one subject, and from then on is that subject's."""
     if not caller.one_subject:
         return
-    free = (ApiKey.id == caller.key_id) & ApiKey.subject_id.is_(None)
+    free = (ApiKey.id == caller.key_id) & (ApiKey.subject_id.is_(None) | (ApiKey.subject_id == subject_id))
     bound = await session.scalar(update(ApiKey).where(free).values(subject_id=subject_id).returning(ApiKey.id))
     if bound is None:
-        raise Forbidden("This token has made its subject already.")
+        raise Forbidden(ONE_ALREADY)
 
 
-async def load_subject(session: AsyncSession, caller: Caller, subject_id: UUID) -> Subject:
-    """The caller's subject, unless it is erased."""
+async def load_subject(session: AsyncSession, caller: Caller, subject_id: UUID, *, kept: bool = False) -> Subject:
+    """The caller's subject, unless it is erased. `kept`: nor is it before the transaction's end."""
     mine = select(Subject).where(Subject.id == subject_id, caller.owns(Subject), Subject.erased_at.is_(None))
-    subject = await session.scalar(mine)
+    subject = await session.scalar(mine.with_for_update(read=True) if kept else mine)
     if subject is None:
         raise NotFound
     return subject
@@ -187,9 +218,11 @@ async def rename(session: AsyncSession, caller: Caller, subject_id: UUID, name: 
 async def erase(uow: UnitOfWork, caller: Caller, subject_id: UUID, *, keep: timedelta, traceparent: str) -> Job:
     """From now on the subject is gone for callers; housekeeping removes rows and objects and writes the receipt."""
     subject = await load_subject(uow.session, caller, subject_id)
-    subject.erased_at = func.now()
-    for statement in (cancel_queued_of(subject_id, keep=keep), request_cancel_of(subject_id)):
-        await uow.session.execute(statement)
+    # Jobs before their subject, in the workers' order: else each might wait for the other.
+    await uow.session.execute(cancel_jobs_of(subject_id, keep=keep))
+    hidden = update(Subject).where(Subject.id == subject_id, Subject.erased_at.is_(None)).values(erased_at=func.now())
+    if await uow.session.scalar(hidden.returning(Subject.id)) is None:
+        raise NotFound  # another request was quicker
     uow.session.add(ErasureReceipt(account_id=caller.account_id, subject_id=subject_id))
     job = Job(
         account_id=caller.account_id,

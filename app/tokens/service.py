@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import Caller, token_prefix
@@ -28,14 +28,17 @@ async def create_token(
     seconds: int,
     environment: Environment,
 ) -> tuple[ApiKey, str | None]:
-    """The token's row and its text; no text if an earlier request made it."""
+    """The token's row and its text; no text if an earlier request made it. Nobody hands on more than they may do."""
+    for scope in TOKEN_SCOPES:
+        caller.require(scope)
     if subject_id is not None:
         await load_subject(session, caller, subject_id)
     asked = fingerprint(b"token", subject_id.bytes if subject_id else b"", str(seconds).encode())
     replay = replayable(caller, repeats.key, asked)
     earlier = await earlier_id(session, replay, API_KEY)
     # One that is over is nothing to repeat.
-    if earlier and (known := await session.get(ApiKey, earlier)):
+    works = (ApiKey.id == earlier) & (ApiKey.expires_at > func.now())
+    if earlier and (known := await session.scalar(select(ApiKey).where(works))):
         return known, None
     prefix = token_prefix(environment)
     text = new_key(prefix)

@@ -33,9 +33,9 @@ async def create_upload(
     replay = replayable(caller, repeats.key, fingerprint(b"upload", new.model_dump_json().encode()))
     earlier = await earlier_id(session, replay, UPLOAD)
     # One that is over is nothing to repeat: its place in the bucket is gone.
-    upload = await session.get(Upload, earlier) if earlier else None
-    if upload is not None:
-        return _signed(parts, new, upload), True
+    kept = (Upload.id == earlier) & (Upload.expires_at > func.now())
+    if earlier and (known := await session.scalar(select(Upload).where(kept))):
+        return _signed(parts, new, known), True
     upload = Upload(account_id=caller.account_id, expires_at=func.now() + KEPT)
     session.add(upload)
     await session.flush()

@@ -63,7 +63,7 @@ async def test_what_an_earlier_attempt_failed_with_is_not_the_jobs_error(
     client: httpx.AsyncClient, db: Session, path: str
 ) -> None:
     job = claim(db)
-    db.scalars(release_job(job.id, job.attempt, error={"code": "storage_unavailable"})).one()
+    db.scalars(release_job(job.id, job.attempt, error={"code": "storage_unavailable"}, keep=timedelta(days=1))).one()
     db.commit()
     assert (await client.get(path)).json()["error"] is None
 

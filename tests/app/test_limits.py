@@ -13,6 +13,7 @@ from core.storage import ObjectStore
 from tests.app.conftest import MakeClient, submit
 from tests.app.worker_role import personalize
 from tests.factories import photo_bytes
+from tests.worker.conftest import Bench
 
 
 @pytest.fixture
@@ -89,6 +90,20 @@ async def test_an_account_has_only_so_many_pictures_a_day(
     asked = [await client.post(path, json={"prompt": "a", "count": count}) for count in (3, 3, 2, 1)]
     assert [answer.status_code for answer in asked] == [202, 429, 202, 429]
     assert asked[1].json()["code"] == "too_many_images"
+
+
+async def test_an_erasure_gives_no_pictures_back(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore, bench: Bench, limits: dict[str, Any]
+) -> None:
+    limits["max_account_images"] = 3
+    first, second = [(await submit(client, photo_bytes())).json()["subject"]["links"]["self"] for _ in range(2)]
+    for _ in range(2):
+        personalize(db, store)
+    assert (await client.post(f"{first}/generations", json={"prompt": "a", "count": 3})).status_code == 202
+    bench.generating().run_one("mini")
+    assert (await client.delete(first)).status_code == 202
+    bench.erasing().run_one("mini")
+    assert (await client.post(f"{second}/generations", json={"prompt": "a"})).json()["code"] == "too_many_images"
 
 
 def test_a_minute_begins_anew_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:

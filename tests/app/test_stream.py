@@ -2,16 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import pytest
 from sqlalchemy.orm import Session
 
-from app.jobs.stream import PING_SECONDS
+from app.jobs.stream import PING_SECONDS, event_stream
+from app.jobs.watch import Event, Feed, JobWatcher
 from app.main import create_app
+from core.ids import new_id
 from core.lifecycle import JobStatus, Phase
 from core.settings import Settings
 from tests.app.conftest import TLS, MakeClient, serving, submit
@@ -133,3 +136,19 @@ async def test_streams_are_their_accounts_alone(make_client: MakeClient, path: s
 async def test_an_id_that_is_no_number_is_refused(client: httpx.AsyncClient, path: str, last: str) -> None:
     answer = await client.get(f"{path}/events", headers={"Last-Event-ID": last})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "Last-Event-ID")
+
+
+async def test_a_slow_reader_is_told_what_came_while_it_read() -> None:
+    feed = Feed()
+
+    class Watcher:
+        @contextmanager
+        def watch(self, job_id: UUID) -> Iterator[Feed]:
+            yield feed
+
+    feed.add(Event(1, is_last=False, written=b"queued"))
+    stream = event_stream(cast(JobWatcher, Watcher()), new_id(), after=0)
+    async with asyncio.timeout(PING_SECONDS / 2):
+        assert await anext(stream) == b"queued"
+        feed.add(Event(2, is_last=True, written=b"canceled"))
+        assert [written async for written in stream] == [b"canceled"]

@@ -4,6 +4,7 @@ import io
 import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 from PIL import Image
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -111,6 +112,29 @@ async def test_what_is_no_photo_leaves_nothing_behind(
 async def test_a_photo_of_too_many_bytes_is_refused_before_it_is_read(client: httpx.AsyncClient) -> None:
     answer = await submit(client, b"\xff\xd8\xff" + bytes(20_200_000))
     assert (answer.status_code, answer.json()["code"]) == (413, "photo_too_large")
+    assert answer.json()["errors"][0]["pointer"] == "#/photo"
+
+
+async def test_a_charset_that_means_nothing_is_refused(client: httpx.AsyncClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="consent"\r\n\r\nself\r\n--x--\r\n'
+    kind = {"Content-Type": "multipart/form-data; charset=undefined; boundary=x"}
+    answer = await client.post("/v1/subjects", content=part, headers=kind)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_while_the_bucket_takes_its_time_no_connection_is_held(
+    client: httpx.AsyncClient, service: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, held = service.state.parts, []
+    put, pool = parts.store.put, parts.sessions.kw["bind"].pool
+
+    def slowly(*given: object, **named: object) -> None:
+        held.append(pool.checkedout())
+        put(*given, **named)
+
+    monkeypatch.setattr(parts.store, "put", slowly)
+    assert (await submit(client, photo_bytes(), headers={"Idempotency-Key": "k"})).status_code == 202
+    assert held == [0]
 
 
 async def test_a_stream_without_a_length_is_answered_while_it_is_still_being_sent(client: httpx.AsyncClient) -> None:

@@ -3,6 +3,7 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
+from core.accounts import Scope
 from core.tables import ApiKey
 from tests.app.conftest import TLS, MakeClient, submit
 from tests.factories import photo_bytes
@@ -90,3 +91,37 @@ async def test_a_token_for_anothers_subject_is_not_made(client: httpx.AsyncClien
         answer = await client.post("/v1/tokens", json={"subject_id": subject_id})
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert (await client.post("/v1/tokens", json={"seconds": 901})).status_code == 422
+
+
+@pytest.mark.parametrize("scopes", [[Scope.SUBJECTS_WRITE], [Scope.READ]])
+async def test_nobody_hands_on_more_than_they_may_do(make_client: MakeClient, scopes: list[Scope]) -> None:
+    answer = await make_client(scopes=scopes).post("/v1/tokens", json={})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+async def test_a_renewed_token_watches_what_the_first_one_made_and_makes_no_other(client: httpx.AsyncClient) -> None:
+    key = {"Idempotency-Key": "on a train"}
+    made = await submit(await phone_with(client), photo_bytes(), headers=key)
+    renewed = await phone_with(client)
+    again = await submit(renewed, photo_bytes(), headers=key)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
+    assert (await renewed.get(again.headers["Location"])).status_code == 200
+    assert again.json()["subject"]["id"] == made.json()["subject"]["id"]
+    assert (await submit(renewed, photo_bytes())).status_code == 403
+
+
+async def test_a_token_of_another_subject_gets_nothing_by_repeating(client: httpx.AsyncClient) -> None:
+    key = {"Idempotency-Key": "overheard"}
+    other = (await submit(client, photo_bytes())).json()["subject"]["id"]
+    await submit(await phone_with(client), photo_bytes(), headers=key)
+    again = await submit(await phone_with(client, subject_id=other), photo_bytes(), headers=key)
+    assert (again.status_code, again.json()["code"]) == (403, "forbidden")
+
+
+async def test_a_token_that_is_over_is_made_anew(client: httpx.AsyncClient, db: Session) -> None:
+    key = {"Idempotency-Key": "morning"}
+    first, again = [(await client.post("/v1/tokens", json={}, headers=key)).json()["token"] for _ in range(2)]
+    db.execute(update(ApiKey).where(ApiKey.one_subject).values(expires_at=text("now() - interval '1 second'")))
+    db.commit()
+    anew = (await client.post("/v1/tokens", json={}, headers=key)).json()["token"]
+    assert (again, anew is None, anew == first) == (None, False, False)

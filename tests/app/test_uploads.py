@@ -8,6 +8,7 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.subjects import service
 from core.storage import ObjectStore
 from core.tables import Job, Subject, Upload
 from tests.app.conftest import MakeClient
@@ -150,3 +151,33 @@ async def test_a_wrong_wish_is_refused(client: httpx.AsyncClient, asked: object,
 async def test_a_wrong_body_is_refused(client: httpx.AsyncClient, asked: object, code: str) -> None:
     answer = await client.post("/v1/subjects", json=asked)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_a_place_that_was_used_is_given_out_anew(client: httpx.AsyncClient) -> None:
+    asked = {"size": len(PHOTO), "content_type": "image/png"}
+    key = {"Idempotency-Key": "k"}
+    first, again = [(await client.post("/v1/uploads", json=asked, headers=key)).json() for _ in range(2)]
+    await put(again)
+    await client.post("/v1/subjects", json={"upload_ids": [first["id"]]} | CONSENT)
+    anew = (await client.post("/v1/uploads", json=asked, headers=key)).json()
+    assert again["id"] == first["id"] != anew["id"]
+
+
+async def test_a_repetition_that_overtakes_the_first_request_gets_its_answer(
+    client: httpx.AsyncClient, db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = await new_upload(client)
+    await put(upload)
+    asked, key = {"upload_ids": [upload["id"]]} | CONSENT, {"Idempotency-Key": "k"}
+    read_photos, overtaken = service._read_photos, list[httpx.Response]()
+
+    async def slowly(*given: Any) -> Any:  # noqa: ANN401 - whatever the original takes
+        if not overtaken:
+            overtaken.append(httpx.Response(100))
+            overtaken.append(await client.post("/v1/subjects", json=asked, headers=key))
+        return await read_photos(*given)
+
+    monkeypatch.setattr(service, "_read_photos", slowly)
+    late = await client.post("/v1/subjects", json=asked, headers=key)
+    assert (late.status_code, late.headers["Location"]) == (202, overtaken[1].headers["Location"])
+    assert db.query(Job).count() == 1

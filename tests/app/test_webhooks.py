@@ -76,6 +76,8 @@ async def test_a_repeated_request_makes_no_second_endpoint_and_shows_no_secret(
         "https://[::1]/hook",
         "https://example.com:port/",
         "https://exam\x00ple.com/",
+        "https://m\u00fcller.example/hook",
+        "https://example.com/h\u00f6k",
     ],
 )
 async def test_an_address_that_must_not_be_told_is_refused(admin: httpx.AsyncClient, url: str) -> None:

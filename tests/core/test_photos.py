@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import struct
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -182,3 +183,27 @@ def test_five_hundred_damaged_files_are_taken_or_refused_and_never_an_accident()
 def test_a_large_photo_is_shrunk_and_kept_as_a_jpeg() -> None:
     photo = normalise(corpus.encoded(Image.new("RGB", (5000, 2500), "gray"), "JPEG"), LIMITS)
     assert (photo.width, photo.height, photo.content_type) == (4096, 2048, "image/jpeg")
+
+
+# An orientation, and a maker in two numbers where a text belongs.
+MISTYPED = b"II*\0" + struct.pack("<IHHHIHHHHIHHI", 8, 2, 0x010F, 3, 2, 1, 2, corpus.ORIENTATION, 3, 1, 6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"II+\0\b\0\0\0", b"II*\0", b"MM", b"II*\0\b\0\0\0\xff\xff", MISTYPED],
+    ids=["BigTIFF cut off", "cut off", "two bytes", "entries missing", "mistyped"],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_photo_with_odd_exif_is_a_photo(kind: str, exif: bytes) -> None:
+    photo = normalise(corpus.encoded(corpus.corners(), kind, exif=exif), LIMITS)
+    assert sorted((photo.width, photo.height)) == [64, 96]
+
+
+def test_any_accident_of_a_decoder_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def accident(image: Image.Image, content: bytes) -> Image.Image:
+        raise struct.error
+
+    monkeypatch.setattr("core.photos._upright", accident)
+    with pytest.raises(PhotoUnreadable):
+        normalise(corpus.encoded(corpus.corners(), "PNG"), LIMITS)

@@ -11,7 +11,8 @@ from core.database import Sessions
 from core.lifecycle import FINAL, JobKind, JobStatus, Phase
 from core.rescue import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, requeue_lost_jobs
 from core.statements import (
-    cancel_queued,
+    cancel_job,
+    cancel_jobs_of,
     claim_jobs,
     finish_job,
     point_subject_at,
@@ -19,7 +20,6 @@ from core.statements import (
     record_progress,
     release_job,
     renew_lease,
-    request_cancel,
 )
 from core.tables import Adapter, Job, JobEvent, Subject
 from tests.factories import BASE_MODEL, in_future, make_account, make_adapter, make_job, make_subject
@@ -27,7 +27,7 @@ from tests.factories import BASE_MODEL, in_future, make_account, make_adapter, m
 LEASE = timedelta(seconds=60)
 KEEP = timedelta(days=1)
 # The test's database has only just started: with a short lease it has been up for long enough to judge.
-RULES = Rules(timedelta(milliseconds=1), max_strikes=3, max_attempts=8)
+RULES = Rules(timedelta(milliseconds=1), max_strikes=3)
 ERROR = {"code": "worker_lost"}
 
 
@@ -140,7 +140,7 @@ def test_a_late_finish_is_refused(sync_session: Session) -> None:
     job = running(sync_session, lease=-1)
     assert sync_session.scalar(finish_job(job.id, 1, JobStatus.SUCCEEDED, keep=KEEP)) is None
     assert sync_session.scalar(record_progress(job.id, 1, phase=Phase.PREDICTING, step=0, total_steps=1)) is None
-    assert sync_session.scalar(release_job(job.id, 1)) is None
+    assert sync_session.scalar(release_job(job.id, 1, keep=KEEP)) is None
 
 
 def test_an_earlier_attempt_can_do_nothing(sync_session: Session) -> None:
@@ -174,7 +174,7 @@ def test_progress_tells_whether_to_cancel(sync_session: Session) -> None:
     job = running(sync_session)
     progress = record_progress(job.id, 1, phase=Phase.FINETUNING, step=3, total_steps=40)
     assert sync_session.scalar(progress) is False
-    sync_session.execute(request_cancel(job.id))
+    sync_session.execute(cancel_job(job.id, keep=KEEP))
     assert sync_session.scalar(progress) is True
     assert sync_session.scalar(renew_lease(job.id, 1, lease=LEASE)) is True
 
@@ -196,9 +196,10 @@ def test_every_phase_is_an_event_and_steps_are_none(sync_session: Session) -> No
 
 def test_a_released_job_waits_again_without_a_strike(sync_session: Session) -> None:
     job = running(sync_session, step=3, total_steps=40, rung_at=in_future(-1))
-    released = sync_session.scalar(release_job(job.id, 1))
+    released = sync_session.scalar(release_job(job.id, 1, keep=KEEP))
     assert released is not None
     sync_session.refresh(released)
+    assert (released.finished_at, released.expires_at) == (None, None)
     assert (released.status, released.strikes, released.attempt) == (JobStatus.QUEUED, 0, 1)
     assert (released.step, released.total_steps, released.rung_at) == (0, 0, None)
 
@@ -206,21 +207,43 @@ def test_a_released_job_waits_again_without_a_strike(sync_session: Session) -> N
 @pytest.mark.parametrize("status", sorted(FINAL))
 def test_a_final_status_is_final(sync_session: Session, status: JobStatus) -> None:
     job = make_job(sync_session, status=status)
-    assert sync_session.scalar(cancel_queued(job.id, keep=KEEP)) is None
-    assert sync_session.scalar(request_cancel(job.id)) is None
+    assert sync_session.scalar(cancel_job(job.id, keep=KEEP)) is None
     with pytest.raises(IntegrityError, match="cannot become"):
         sync_session.execute(text("UPDATE jobs SET status = 'queued' WHERE id = :id"), {"id": job.id})
 
 
 def test_a_queued_job_is_cancelled_on_the_spot_and_a_running_one_is_asked(sync_session: Session) -> None:
     waiting, busy = make_job(sync_session), running(sync_session)
-    canceled = sync_session.scalar(cancel_queued(waiting.id, keep=KEEP))
-    asked = sync_session.scalar(request_cancel(busy.id))
+    canceled = sync_session.scalar(cancel_job(waiting.id, keep=KEEP))
+    asked = sync_session.scalar(cancel_job(busy.id, keep=KEEP))
     assert canceled is not None
     assert asked is not None
     assert (canceled.status, asked.status) == (JobStatus.CANCELED, JobStatus.RUNNING)
     assert asked.cancel_requested
-    assert sync_session.scalar(cancel_queued(busy.id, keep=KEEP)) is None
+    assert canceled.finished_at is not None
+    assert canceled.expires_at is not None
+    assert (asked.finished_at, asked.expires_at) == (None, None)
+
+
+def test_an_erasure_cancels_all_but_erasures(sync_session: Session) -> None:
+    subject = make_subject(sync_session)
+    waiting, busy = make_job(sync_session, subject), running(sync_session, subject)
+    erasures = make_job(sync_session, subject, kind=JobKind.ERASE), running(sync_session, subject, kind=JobKind.ERASE)
+    stranger = make_job(sync_session)
+    canceled = {job.id: job.status for job in sync_session.scalars(cancel_jobs_of(subject.id, keep=KEEP))}
+    assert canceled == {waiting.id: JobStatus.CANCELED, busy.id: JobStatus.RUNNING}
+    for other in (*erasures, stranger):
+        sync_session.refresh(other)
+        assert not other.cancel_requested
+
+
+def test_a_released_job_that_was_to_be_cancelled_is(sync_session: Session) -> None:
+    job = running(sync_session, cancel_requested=True)
+    sync_session.execute(release_job(job.id, 1, error=ERROR, keep=KEEP))
+    sync_session.refresh(job)
+    assert (job.status, job.error) == (JobStatus.CANCELED, None)
+    assert job.finished_at is not None
+    assert job.expires_at is not None
 
 
 def test_a_lost_job_goes_back_with_a_strike(sync_session: Session) -> None:
@@ -231,9 +254,21 @@ def test_a_lost_job_goes_back_with_a_strike(sync_session: Session) -> None:
     assert healthy.status == JobStatus.RUNNING
 
 
-@pytest.mark.parametrize(("strikes", "attempt"), [(2, 3), (0, 8)])
-def test_a_job_out_of_strikes_or_attempts_fails(sync_session: Session, strikes: int, attempt: int) -> None:
-    job = running(sync_session, lease=-1, strikes=strikes, attempt=attempt)
+def test_outages_of_the_bucket_leave_a_job_its_strikes(sync_session: Session) -> None:
+    running(sync_session, lease=-1, attempt=100)
+    (requeued,) = sync_session.scalars(requeue_lost_jobs(RULES))
+    assert (requeued.status, requeued.strikes) == (JobStatus.QUEUED, 1)
+
+
+def test_an_erasure_is_never_given_up(sync_session: Session) -> None:
+    running(sync_session, lease=-1, kind=JobKind.ERASE, strikes=9, attempt=99)
+    assert list(sync_session.scalars(end_lost_jobs(RULES, error=ERROR, keep=KEEP))) == []
+    (requeued,) = sync_session.scalars(requeue_lost_jobs(RULES))
+    assert requeued.status == JobStatus.QUEUED
+
+
+def test_a_job_out_of_strikes_fails(sync_session: Session) -> None:
+    job = running(sync_session, lease=-1, strikes=2)
     assert list(sync_session.scalars(requeue_lost_jobs(RULES))) == []
     (ended,) = sync_session.scalars(end_lost_jobs(RULES, error=ERROR, keep=KEEP))
     assert (ended.id, ended.status, ended.error) == (job.id, JobStatus.FAILED, ERROR)
@@ -253,7 +288,7 @@ def test_a_lost_job_that_was_to_be_cancelled_is(sync_session: Session) -> None:
 
 def test_nobody_is_judged_in_the_first_lease_after_the_database_started(sync_session: Session) -> None:
     running(sync_session, lease=-1)
-    patient = Rules(timedelta(days=1), max_strikes=3, max_attempts=8)
+    patient = Rules(timedelta(days=1), max_strikes=3)
     assert list(sync_session.scalars(requeue_lost_jobs(patient))) == []
 
 

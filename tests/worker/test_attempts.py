@@ -12,7 +12,7 @@ from core.lifecycle import JobKind, JobStatus, Phase
 from core.object_keys import adapter_key, generation_prefix
 from core.rescue import Rules, requeue_lost_jobs
 from core.schemas import Verdict
-from core.statements import request_cancel
+from core.statements import cancel_job
 from core.storage import ObjectMissing, ObjectStore, StorageUnavailable
 from core.tables import Adapter, GeneratedImage, Generation, Job, JobEvent, Subject
 from hyperdreambooth.errors import NoFace
@@ -165,7 +165,7 @@ def test_a_cancelled_job_stops_between_steps_and_its_neighbour_goes_on(bench: Be
 
     def step(number: int) -> None:
         if number == 1:
-            execute(bench, request_cancel(canceled.id))
+            execute(bench, cancel_job(canceled.id, keep=timedelta(days=1)))
             eventually(lambda: bench.look(lambda session: session.get_one(Job, canceled.id).cancel_requested))
         bench.stopping.wait(0.01)  # a step takes its time
 
@@ -183,7 +183,7 @@ def test_a_batch_that_nobody_wants_any_more_ends_at_once(bench: Bench) -> None:
     def step(number: int) -> None:
         seen.append(number)
         if number == 1:
-            execute(bench, request_cancel(job.id))
+            execute(bench, cancel_job(job.id, keep=timedelta(days=1)))
         bench.stopping.wait(0.01)
 
     bench.engine.between_steps = step
@@ -292,7 +292,7 @@ def test_a_lease_is_renewed_while_steps_advance(bench: Bench) -> None:
 def test_a_standstill_ends_the_renewals_and_then_the_process(bench: Bench) -> None:
     bench.settings = bench.settings.model_copy(update={"lease_seconds": 0.3, "max_step_seconds": 0.3})
     job = bench.submit()
-    rules = Rules(timedelta(milliseconds=1), max_strikes=3, max_attempts=8)
+    rules = Rules(timedelta(milliseconds=1), max_strikes=3)
 
     def stand_still() -> None:
         bench.stalled.wait(30)
@@ -360,3 +360,15 @@ def test_a_claim_takes_no_other_kind(bench: Bench) -> None:
     job = bench.submit()
     assert bench.generating().run_one("mini") == 0
     assert (bench.read(job).status, bench.read(job).kind) == (JobStatus.QUEUED, JobKind.PERSONALIZE)
+
+
+def test_an_erasure_is_tried_again_until_it_succeeds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bench.sessions.begin() as session:
+        job = make_job(session, make_subject(session), kind=JobKind.ERASE, attempt=bench.settings.max_attempts)
+    erasing = bench.erasing()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "delete_prefix", lambda prefix: 1 / 0)
+        assert (erasing.run_one("mini"), erasing.released) == (1, 1)
+    assert bench.read(job).status == JobStatus.QUEUED
+    erasing.run_one("mini")
+    assert bench.read(job).status == JobStatus.SUCCEEDED

@@ -11,7 +11,7 @@ from core.lifecycle import JobKind, JobStatus, WorkerRole
 from core.retention import hide_subject
 from core.settings import Settings
 from core.tables import Subject, WorkerProcess
-from tests.factories import make_generation, make_subject
+from tests.factories import make_generation, make_job, make_subject
 from tests.fakes import FakeEngine
 from tests.waiting import eventually
 from tests.worker.conftest import Bench
@@ -126,6 +126,28 @@ def test_housekeeping_takes_one_job_at_a_time(bench: Bench, tmp_path: Path) -> N
     process.open()
     assert {batches.size for batches in process._batches.values()} == {1}
     process.close()
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_backlog_of_housekeeping_lets_sweeps_and_webhooks_in(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    rung: list[JobKind] = []
+
+    def ring(kind: JobKind, base_model: str) -> bool:
+        rung.append(kind)
+        return heard
+
+    monkeypatch.setattr("worker.process.ring", ring)
+    loader = find_loader("nobody:loads")
+    process = Process(bench.settings, WorkerRole.HOUSEKEEPING, stop=StopFile(tmp_path / "stop"), load_engine=loader)
+    with bench.sessions.begin() as session:
+        jobs = [make_job(session, make_subject(session), kind=JobKind.ERASE) for _ in range(3)]
+    process.drain(JobKind.ERASE, "mini")
+    process.close()
+    ended = [bench.read(job).status == JobStatus.SUCCEEDED for job in jobs]
+    # A bell behind what waits in the queue; where the broker is away nothing waits there, and nobody would come back.
+    assert (rung, sum(ended)) == (([JobKind.ERASE], 1) if heard else ([JobKind.ERASE] * 3, 3))
 
 
 def test_an_idle_engine_forgets_who_was_erased_and_nobody_else(bench: Bench, process: Process) -> None:

@@ -217,7 +217,9 @@ def test_an_erasure_leaves_nothing_and_looks_twice(bench: Bench, sweep: Sweeping
     assert bench.read(waiting).expires_at is not None
     assert list(bench.store.keys(subject_prefix(subject.id))) == []
     assert [count(bench, table) for table in (Adapter, Generation, GeneratedImage)] == [0, 0, 0]
-    assert (bench.read(waiting).params, bench.read(personalized).client_reference) == ({}, None)
+    # How many pictures were asked for still counts for the account's limit; what they showed is forgotten.
+    assert bench.read(waiting).params == {"pictures": [bench.read(waiting).seed]}
+    assert (bench.read(personalized).params, bench.read(personalized).client_reference) == ({}, None)
     bench.store.put(f"{subject_prefix(subject.id)}late", b"by a worker", content_type="image/png")
     sweep()
     assert list(bench.store.keys(subject_prefix(subject.id))) == []

@@ -1,6 +1,7 @@
 """Webhooks: written by the job's own transaction, signed, retried on schedule, never sent once an endpoint is gone."""
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,10 @@ from core.ids import DELIVERY, JOB, encode_id, new_id
 from core.lifecycle import JobKind, JobStatus
 from core.tables import Account, Job, WebhookDelivery, WebhookEndpoint
 from core.webhooks import RETRY_DELAYS, TEST_EVENT, WebhookEvent, new_secret
+from tests.waiting import eventually
 from tests.worker.receiver import Receiver, receiver
 from worker import webhooks
+from worker.webhook_client import Answer
 from worker.webhooks import deliver_due
 
 
@@ -157,7 +160,7 @@ def test_a_sender_that_died_leaves_its_message_due_again(sync_sessions: Sessions
     endpoint = make_endpoint(sync_sessions, told.url, ["job.succeeded"])
     end_a_job(sync_sessions, endpoint.account_id)
     clock = Clock()
-    assert len(webhooks._claim(sync_sessions, clock())) == 1
+    assert len(webhooks._claim(sync_sessions, clock(), [])) == 1
     assert deliver(sync_sessions, clock) == 0
     clock.now += webhooks.HOLD + timedelta(seconds=1)
     assert deliver(sync_sessions, clock) == 1
@@ -179,3 +182,47 @@ def test_a_test_ping_names_its_endpoint(sync_sessions: Sessions, told: Receiver)
         session.add(WebhookDelivery(endpoint_id=endpoint.id, event=TEST_EVENT, next_attempt_at=datetime.now(UTC)))
     deliver(sync_sessions)
     assert json.loads(told.messages[0][1])["type"] == "webhook.test"
+
+
+def test_who_never_answers_keeps_nobody_else_waiting(sync_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = make_endpoint(sync_sessions, "https://silent.example", ["job.succeeded"])
+    prompt = make_endpoint(sync_sessions, "https://prompt.example", ["job.succeeded"])
+    for _ in range(3 * webhooks.AT_ONCE):
+        end_a_job(sync_sessions, silent.account_id)
+    for _ in range(10):
+        end_a_job(sync_sessions, prompt.account_id)
+    answers, waiting = threading.Event(), threading.Semaphore(0)
+
+    def post(url: str, *_: object, **__: object) -> Answer:
+        if "silent" in url:
+            waiting.release()
+            answers.wait(30)
+        return Answer(200, None)
+
+    def told(endpoint: WebhookEndpoint) -> int:
+        return sum(own.delivered_at is not None for own in deliveries(sync_sessions) if own.endpoint_id == endpoint.id)
+
+    monkeypatch.setattr(webhooks, "post", post)
+    with ThreadPoolExecutor(1) as beside:
+        sent = beside.submit(deliver, sync_sessions)
+        try:
+            eventually(lambda: told(prompt) == 10)
+            assert told(silent) == 0
+            taken = 0
+            while waiting.acquire(blocking=False):
+                taken += 1
+            assert taken == webhooks.OF_ONE_ACCOUNT
+        finally:
+            answers.set()
+        assert sent.result() == 3 * webhooks.AT_ONCE + 10
+    assert told(silent) == 3 * webhooks.AT_ONCE
+
+
+def test_an_address_that_nothing_can_be_sent_to_is_a_failed_try_like_any(sync_sessions: Sessions) -> None:
+    endpoint = make_endpoint(sync_sessions, "https://m\u00fcller.example/h\u00f6k", ["job.succeeded"])
+    end_a_job(sync_sessions, endpoint.account_id)
+    assert deliver(sync_sessions) == 1
+    (delivery,) = deliveries(sync_sessions)
+    assert (delivery.tries, delivery.response_status, delivery.delivered_at) == (1, None, None)
+    assert delivery.error
+    assert deliver(sync_sessions) == 0
