@@ -1,6 +1,8 @@
 """`hdb`: what a person types. `cli/stack.py` runs the service, `cli/demo.py` plays the phone."""
 
 import json
+import sys
+from os.path import relpath
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +32,7 @@ def up(directory: DirectoryOption = HERE, port: PortOption = None) -> None:
         if key:
             console.print(f"API key, shown this once: [bold]{key}[/]")
         else:
-            say(f"for another API key: hdb keys create {FIRST_ACCOUNT}")
+            say(f"for another API key: {relpath(Path(sys.executable).with_name('hdb'))} keys create {FIRST_ACCOUNT}")
         console.print(f"[bold]{stack.url}/docs[/]   data and logs in {stack.directory}   Ctrl-C stops")
         stack.run_until(lambda: False)
 

@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from core.lifecycle import JobKind
+
 SUBJECTS, UPLOADS = "subjects/", "uploads/"
 
 
@@ -15,14 +17,20 @@ def photo_key(subject_id: UUID, position: int = 0) -> str:
     return f"{subject_prefix(subject_id)}photos/{position}"
 
 
+def attempts_prefix(kind: JobKind, subject_id: UUID, job_id: UUID) -> str:
+    """The files of all attempts at a job that makes one."""
+    place = {JobKind.PERSONALIZE: "adapters", JobKind.EXPORT: "exports"}[kind]
+    return f"{subject_prefix(subject_id)}{place}/{job_id}/"
+
+
 def adapter_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
     """An attempt's weights: a late attempt can't overwrite a good one."""
-    return f"{subject_prefix(subject_id)}adapters/{job_id}/{attempt}.safetensors"
+    return f"{attempts_prefix(JobKind.PERSONALIZE, subject_id, job_id)}{attempt}.safetensors"
 
 
 def export_key(subject_id: UUID, job_id: UUID, attempt: int) -> str:
     """The weights in another tool's format."""
-    return f"{subject_prefix(subject_id)}exports/{job_id}/{attempt}.safetensors"
+    return f"{attempts_prefix(JobKind.EXPORT, subject_id, job_id)}{attempt}.safetensors"
 
 
 def generation_prefix(subject_id: UUID, generation_id: UUID) -> str:

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = Field(60, description="How long a silent worker keeps its jobs.")
     sweep_seconds: Seconds = Field(5, description="How often the sweeper looks.")
     max_strikes: int = Field(3, gt=0, description="So many crashes of its worker fail a job.")
-    max_attempts: int = Field(8, gt=0, description="So many attempts in all, crashes or not, fail a job.")
+    max_attempts: int = Field(8, gt=0, description="A failure that may pass is final at this attempt.")
     max_queued_jobs: int = Field(10_000, gt=0, description="A fuller queue answers 503.")
     requests_per_minute: int = Field(6000, gt=0, description="By one key, counted by each API process.")
     max_account_jobs: int = Field(1000, gt=0, description="So many jobs of one account may be queued or running.")

@@ -20,6 +20,7 @@ from core.settings import Settings
 from core.statements import report_alive
 from core.storage import ObjectStore, StorageUnavailable
 from worker.failures import Failure
+from worker.leftovers import delete_leftovers
 from worker.orphans import PLACES, Orphans
 from worker.personalize import delete_photos
 from worker.presence import State
@@ -93,6 +94,8 @@ class Sweeper:
             ended = session.scalars(end_lost_jobs(rules, error=error, keep=self._keep)).all()
         for job in (*requeued, *ended):
             log.warning("job.lost", job_id=str(job.id), worker=job.worker, strikes=job.strikes, status=job.status)
+        for job in ended:
+            delete_leftovers(job, self._sessions, self._store)
 
     def _ring_again(self) -> None:
         with self._sessions.begin() as session:
