@@ -47,9 +47,9 @@ REFUSALS = {202: {"headers": JOB_HEADERS}} | problems(
 
 @router.post("/subjects/{subject_id}/generations", status_code=202, responses=REFUSALS)
 async def create_generation(
+    caller: GenerationWriterDep,
     subject_id: SubjectIdDep,
     new: NewGeneration,
-    caller: GenerationWriterDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
     submission: SubmissionDep,
@@ -86,7 +86,7 @@ async def list_generations(
 
 @router.get("/generations/{generation_id}", responses=MADE_BY_JOB | problems(NotFound))
 async def get_generation(
-    generation_id: GenerationIdDep, caller: ReaderDep, session: SessionDep, parts: PartsDep, response: Response
+    caller: ReaderDep, generation_id: GenerationIdDep, session: SessionDep, parts: PartsDep, response: Response
 ) -> GenerationRead:
     """A generation; its pictures, once drawn, as links that work for a few minutes."""
     generation = await service.load_generation(session, caller, generation_id)
@@ -98,7 +98,7 @@ async def get_generation(
 
 @router.delete("/generations/{generation_id}", status_code=204, responses=problems(NotFound))
 async def delete_generation(
-    generation_id: GenerationIdDep, caller: GenerationWriterDep, uow: UnitOfWorkDep, parts: PartsDep
+    caller: GenerationWriterDep, generation_id: GenerationIdDep, uow: UnitOfWorkDep, parts: PartsDep
 ) -> None:
     """Throw pictures away before their time."""
     keep = timedelta(days=parts.settings.job_days)

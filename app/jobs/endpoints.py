@@ -85,7 +85,7 @@ async def get_job(
 ) -> Response:
     """A job: status, phase, steps, place in the queue, ETA, result or error. Poll it with `If-None-Match`."""
     # The most frequent call of all: each dependency would cost as much as all that is done here but for the database.
-    parts, row_id, key = await get_parts(request), typed_id(JOB, job_id), given_key(credentials)
+    parts, key, row_id = await get_parts(request), given_key(credentials), typed_id(JOB, job_id)
     caller, job = await poll(parts, key, row_id)
     admit(request, parts, [Scope.READ], caller)
     seconds = wait_seconds(prefer)
@@ -151,25 +151,26 @@ EVENT_STREAM = {
 
 @router.get("/{job_id}/events", response_class=StreamingResponse, responses=problems(NotFound) | {200: EVENT_STREAM})
 async def stream_job_events(
-    job_id: JobIdDep,
+    job_id: JobIdText,
     credentials: ReadKeyDep,
     request: Request,
     parts: PartsDep,
     last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0, le=MAX_EVENT)] = 0,
 ) -> StreamingResponse:
     """Every change of the job as Server-Sent Events, the first or those after `Last-Event-ID`, until it has ended."""
-    caller, job = await poll(parts, given_key(credentials), job_id)
+    key, row_id = given_key(credentials), typed_id(JOB, job_id)
+    caller, job = await poll(parts, key, row_id)
     admit(request, parts, [Scope.READ], caller)
     if job is None:
         raise NotFound
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = event_stream(parts.watcher, job_id, after=last_event_id)
+    events = event_stream(parts.watcher, row_id, after=last_event_id)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 @router.post("/{job_id}/cancel", responses=problems(NotFound, NotCancelable))
 async def cancel_job(
-    job_id: JobIdDep, caller: CallerDep, uow: UnitOfWorkDep, parts: PartsDep, response: Response
+    caller: CallerDep, job_id: JobIdDep, uow: UnitOfWorkDep, parts: PartsDep, response: Response
 ) -> JobRead:
     """Cancel: a queued job ends at once, a running one within a step, one that has ended stays as it is."""
     job = await service.cancel(uow, caller, job_id, keep=timedelta(days=parts.settings.job_days))

@@ -102,8 +102,8 @@ async def list_subjects(
 
 @router.get("/{subject_id}", responses=READS, response_model=SubjectRead)
 async def get_subject(
-    subject_id: SubjectIdDep,
     caller: ReaderDep,
+    subject_id: SubjectIdDep,
     session: SessionDep,
     parts: PartsDep,
     if_none_match: IfNoneMatchDep = None,
@@ -117,7 +117,7 @@ async def get_subject(
 
 @router.patch("/{subject_id}", responses=problems(NotFound))
 async def rename_subject(
-    subject_id: SubjectIdDep, change: SubjectChange, caller: KeyHolderWriterDep, uow: UnitOfWorkDep
+    caller: KeyHolderWriterDep, subject_id: SubjectIdDep, change: SubjectChange, uow: UnitOfWorkDep
 ) -> SubjectRead:
     """Give a subject another name."""
     return await service.rename(uow.session, caller, subject_id, change.name)
@@ -125,8 +125,8 @@ async def rename_subject(
 
 @router.delete("/{subject_id}", status_code=202, responses=problems(NotFound) | {202: {"headers": JOB_HEADERS}})
 async def erase_subject(
-    subject_id: SubjectIdDep,
     caller: KeyHolderWriterDep,
+    subject_id: SubjectIdDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
     request: Request,

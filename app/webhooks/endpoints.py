@@ -79,23 +79,23 @@ async def list_webhook_endpoints(
 
 @router.get("/{endpoint_id}", responses=problems(NotFound))
 async def get_webhook_endpoint(
-    endpoint_id: EndpointIdDep, caller: AdminDep, session: SessionDep
+    caller: AdminDep, endpoint_id: EndpointIdDep, session: SessionDep
 ) -> WebhookEndpointRead:
     """An endpoint, without its secret."""
     return endpoint_read(await service.load_endpoint(session, caller, endpoint_id))
 
 
 @router.delete("/{endpoint_id}", status_code=204, responses=problems(NotFound))
-async def delete_webhook_endpoint(endpoint_id: EndpointIdDep, caller: AdminDep, uow: UnitOfWorkDep) -> None:
+async def delete_webhook_endpoint(caller: AdminDep, endpoint_id: EndpointIdDep, uow: UnitOfWorkDep) -> None:
     """Tell it nothing more, and forget what it was told."""
     await service.delete_endpoint(uow.session, caller, endpoint_id)
 
 
 @router.post("/{endpoint_id}/rotate-secret", responses=REPEATED | problems(NotFound))
 async def rotate_webhook_secret(
+    caller: AdminDep,
     endpoint_id: EndpointIdDep,
     body: SecretRotation,
-    caller: AdminDep,
     uow: UnitOfWorkDep,
     repeats: RepeatsDep,
     response: Response,
@@ -109,7 +109,7 @@ async def rotate_webhook_secret(
 
 @router.post("/{endpoint_id}/test", status_code=202, responses=REPEATED | problems(NotFound))
 async def test_webhook_endpoint(
-    endpoint_id: EndpointIdDep, caller: AdminDep, uow: UnitOfWorkDep, repeats: RepeatsDep, response: Response
+    caller: AdminDep, endpoint_id: EndpointIdDep, uow: UnitOfWorkDep, repeats: RepeatsDep, response: Response
 ) -> DeliveryRead:
     """Send a message of type `webhook.test`."""
     delivery, replayed = await service.send_test(uow.session, caller, endpoint_id, repeats)
@@ -119,8 +119,8 @@ async def test_webhook_endpoint(
 
 @router.get("/{endpoint_id}/deliveries", responses=problems(NotFound))
 async def list_webhook_deliveries(
-    endpoint_id: EndpointIdDep,
     caller: AdminDep,
+    endpoint_id: EndpointIdDep,
     session: SessionDep,
     page: PageDep,
     request: Request,
@@ -136,7 +136,7 @@ async def list_webhook_deliveries(
 
 @router.post("/{endpoint_id}/deliveries/{delivery_id}/replay", status_code=202, responses=problems(NotFound))
 async def replay_webhook_delivery(
-    endpoint_id: EndpointIdDep, delivery_id: DeliveryIdDep, caller: AdminDep, uow: UnitOfWorkDep
+    caller: AdminDep, endpoint_id: EndpointIdDep, delivery_id: DeliveryIdDep, uow: UnitOfWorkDep
 ) -> DeliveryRead:
     """Tell it again, now; the message keeps its `webhook-id`."""
     return delivery_read(await service.replay_delivery(uow.session, caller, endpoint_id, delivery_id))

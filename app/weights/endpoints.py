@@ -29,8 +29,8 @@ RESPONSES = problems(NotFound, RangeNotSatisfiable, SubjectNotReady, TooManyJobs
 
 @router.get("", response_class=Response, responses=RESPONSES)
 async def download_weights(
-    subject_id: SubjectIdDep,
     caller: ReaderDep,
+    subject_id: SubjectIdDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
     request: Request,

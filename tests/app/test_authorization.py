@@ -84,3 +84,12 @@ async def test_nothing_but_health_answers_without_a_key(client: httpx.AsyncClien
     for name, method, path, _ in OPERATIONS:
         answer = await client.request(method, path.format(**UNKNOWN), headers={"Authorization": f"Bearer {new_id()}"})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), name
+
+
+async def test_strangers_are_asked_for_a_key_before_anything_else(make_client: MakeClient) -> None:
+    stranger = make_client()
+    del stranger.headers["Authorization"]
+    for name, method, path in IDS:
+        for ids in (UNKNOWN, dict.fromkeys(UNKNOWN, "nonsense")):
+            answer = await stranger.request(method, path.format(**ids), json=BODIES.get(name))
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), name
