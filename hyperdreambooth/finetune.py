@@ -313,6 +313,6 @@ def _from_here(numbers: Tensor, copies: int) -> Tensor:
 
 def learning_rate(step: int, config: FinetuneConfig) -> float:
     """Linear warm-up, then a cosine down to a share of the peak. Steps count from 1."""
-    warmup = min(1.0, step / config.warmup_steps)
+    warmup = min(1.0, step / max(config.warmup_steps, 1))
     cosine = 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
     return config.learning_rate * warmup * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)

@@ -147,9 +147,6 @@ class LiDB:
         up, down = self.factors()[layer.name]
         return up.transpose(1, 2) @ (from_taps(down) if layer.is_convolution else down)
 
-    def detach(self) -> "LiDB":
-        return LiDB(self.basis, self.a_train.detach(), self.b_train.detach())
-
 
 def to_taps(down: Tensor) -> Tensor:
     """Kernels [..., inputs * 3 * 3] as taps [..., 3 * 3 * inputs]: what a pixel says to its neighbours, place by place.

@@ -50,10 +50,14 @@ def head_weights(latents: Tensor, *, background: float) -> Tensor:
 
 
 def noise_rates(base_model: BaseModel, timesteps: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """How much picture and how much noise a timestep holds: sqrt(alpha-bar) and sqrt(1 - alpha-bar), [B, 1, 1, 1]."""
-    alpha_bars = base_model.scheduler.alphas_cumprod.to(latents.device, latents.dtype, non_blocking=True)
+    """How much picture and how much noise a timestep holds: sqrt(alpha-bar) and sqrt(1 - alpha-bar), [B, 1, 1, 1].
+
+    Rounded last: to bfloat16, the first alpha-bars are 1, and 1 - alpha-bar nothing.
+    """
+    exact = torch.promote_types(latents.dtype, torch.float32)
+    alpha_bars = base_model.scheduler.alphas_cumprod.to(latents.device, exact, non_blocking=True)
     alpha_bar = alpha_bars[timesteps][:, None, None, None]
-    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return alpha_bar.sqrt().to(latents.dtype), (1 - alpha_bar).sqrt().to(latents.dtype)
 
 
 def stratified_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:

@@ -41,11 +41,11 @@ def main(settings: Settings, out: Path) -> None:
         }
         any_child = children[settings.methods[0]]
         steps: Mapping[str, int] = any_child.ask("steps")
-        floor: Mapping[Task, float] = any_child.ask("floor")
-        shares: list[Share] = any_child.ask("shares")
+        floor: Mapping[Task, float] = ask_or_none(any_child, "floor") or {}
+        shares = all_shares(any_child, turns)
         switches: dict[str, Switched] = {}
         for child in children.values() if settings.resident else ():
-            switches |= child.ask("switches")
+            switches |= ask_or_none(child, "switches") or {}
     rows = all_rows(settings, turns, doubles, floor)
     text = markdown(rows, switches, shares)
     document = {
@@ -81,6 +81,15 @@ def all_turns(settings: Settings, children: Mapping[Method, Child], tasks: Mappi
     return turns
 
 
+def all_shares(child: Child, turns: Turns) -> list[Share]:
+    """Where the time of our largest batch goes that was measured; nothing of a task that none was measured of."""
+    largest: dict[Task, int] = defaultdict(int)
+    for case, method in turns:
+        if method is Method.OURS:
+            largest[case.task] = max(largest[case.task], case.subjects)
+    return [share for task, subjects in largest.items() for share in ask_or_none(child, "shares", task, subjects) or ()]
+
+
 def all_rows(
     settings: Settings,
     turns: Turns,
@@ -96,7 +105,7 @@ def all_rows(
             if timed in turns:
                 double = doubles[method, case.task] if is_double else None
                 own = turns[timed]
-                rows.append(row_of(case, method, own, floor_seconds=floor[case.task], double=double))
+                rows.append(row_of(case, method, own, floor_seconds=floor.get(case.task), double=double))
     return rows
 
 

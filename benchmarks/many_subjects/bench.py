@@ -111,11 +111,10 @@ class Bench:
         rate = best_rate(self.settings.torch_device, self.settings.torch_dtype)
         return {task: task_flops(networks, task) / rate for task in self.settings.tasks}
 
-    def shares(self) -> list[Share]:
+    def shares(self, task: Task, subjects: int) -> list[Share]:
         """Where the time of a batch of ours goes."""
-        quick = replace(self.settings, steps=2, sample_steps=2)
-        way = self._made(Method.OURS, quick)
-        return [share for task in quick.tasks for share in time_shares(way, task, subjects=max(quick.subjects))]
+        way = self._made(Method.OURS, replace(self.settings, steps=2, sample_steps=2))
+        return time_shares(way, task, subjects=subjects)
 
     def _personalize(self, case: Case) -> Measured:
         count = case.subjects

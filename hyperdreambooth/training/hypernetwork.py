@@ -75,9 +75,9 @@ def main(config: HypernetworkRunConfig) -> None:
     check_fitted(fitted, config.hypernetwork.rank, basis)
     hypernetwork = Hypernetwork(config.hypernetwork, basis, base_model.latent_shape)
     hypernetwork.reset_parameters(torch.Generator().manual_seed(config.seed))
+    hypernetwork.to(base_model.device)
     if fitted:
         hypernetwork.start_from(fitted_lidb([fitted[name] for name, _ in pictures.people[config.held_out :]], basis))
-    hypernetwork.to(base_model.device)
     average = Average(hypernetwork, decay=config.average_decay)
     adam = torch.optim.AdamW(hypernetwork.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     predicted_loss = PredictedLoss(hypernetwork, base_model, wishes.fill_prompt(wishes.instance_prompt))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +15,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from benchmarks.many_subjects import floor, ways
-from benchmarks.many_subjects.__main__ import main, parse
-from benchmarks.many_subjects.bench import Bench, checked
+from benchmarks.many_subjects.__main__ import all_shares, main, parse
+from benchmarks.many_subjects.bench import Bench, Measured, checked
+from benchmarks.many_subjects.child import Child, OutOfMemory
 from benchmarks.many_subjects.clock import clocked
 from benchmarks.many_subjects.floor import _counter, best_rate, generate_flops, personalize_flops
 from benchmarks.many_subjects.models import SD15, Shapes, measured_networks, random_base_model, random_networks
@@ -24,7 +25,7 @@ from benchmarks.many_subjects.orders import orders, subjects_of
 from benchmarks.many_subjects.peft_training import layers_of
 from benchmarks.many_subjects.picture import COLOURS, scaling_picture
 from benchmarks.many_subjects.settings import Case, Method, Mix, Settings, Task
-from benchmarks.many_subjects.shares import kind_of
+from benchmarks.many_subjects.shares import Share, kind_of
 from benchmarks.many_subjects.ways import Ours, Way, make_way
 from hyperdreambooth.acceleration import compile_blocks, is_compiled
 from hyperdreambooth.attach import layer_table
@@ -318,3 +319,19 @@ def test_a_peak_is_this_calls_own() -> None:
     assert again.peak_bytes < large.peak_bytes - 250e6
     assert large.result == 300 << 20
     assert large.seconds > 0
+
+
+def test_what_does_not_fit_costs_its_own_answer_alone() -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Full:
+        def ask(self, question: str, *arguments: object) -> list[Share]:
+            asked.append(arguments)
+            if arguments[0] is Task.PERSONALIZE:
+                raise OutOfMemory
+            return [Share(Task.GENERATE, "other", 1.0)]
+
+    measured = [(Case(task, subjects), Method.OURS) for task in Task for subjects in (1, 8)]
+    turns = dict.fromkeys([*measured, (Case(Task.GENERATE, 32), Method.BASE)], list[Measured]())
+    assert all_shares(cast(Child, Full()), turns) == [Share(Task.GENERATE, "other", 1.0)]
+    assert asked == [(Task.PERSONALIZE, 8), (Task.GENERATE, 8)]  # the largest of ours that was measured

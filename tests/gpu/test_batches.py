@@ -18,7 +18,7 @@ from hyperdreambooth.merge import merged
 from tests.hyperdreambooth.conftest import random_lidb, write_tiny_folder
 from tests.hyperdreambooth.test_finetune import examples_of, lidb_of
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")]
 
 GPU = torch.device("cuda")
 FINETUNE = FinetuneConfig(steps=6, noise_draws=2, learning_rate=1e-2, warmup_steps=2)
@@ -45,8 +45,8 @@ def base_model_double(folder: Path) -> BaseModel:
 @contextmanager
 def no_host_sync() -> Iterator[None]:
     """Whatever waits for the GPU raises."""
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -14,7 +14,8 @@ from hyperdreambooth.config import SampleConfig
 from hyperdreambooth.diffusion import BaseModel, load_base_model, sample
 from tests.hyperdreambooth.conftest import random_lidb, write_tiny_folder
 
-pytestmark = pytest.mark.gpu
+# Inductor recommends TF32, which these tests switch off.
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")]
 
 GPU = torch.device("cuda")
 PROMPTS = ["a photo of a [V] face", "a pencil sketch of a [V] person"]

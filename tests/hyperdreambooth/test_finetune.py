@@ -241,6 +241,10 @@ def test_numbers_that_are_not_finite_stay_with_their_subject(base_model_double: 
     torch.testing.assert_close(flatten(lidb)[1], flatten(finetuned(base_model_double, [1]))[0], rtol=1e-9, atol=1e-12)
 
 
+def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+    assert learning_rate(1, FinetuneConfig(steps=40, learning_rate=1.0, warmup_steps=0)) == 1.0
+
+
 def test_the_learning_rate_warms_up_and_ends_at_its_share() -> None:
     config = FinetuneConfig(steps=40, learning_rate=1.0, warmup_steps=5, final_learning_rate=0.05)
     rates = [learning_rate(step, config) for step in range(1, 41)]

@@ -1,9 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
-from hyperdreambooth.diffusion import encode_tokens, load_base_model, tokenize
+from hyperdreambooth.diffusion import BaseModel, encode_tokens, load_base_model, tokenize
 from hyperdreambooth.faces import PORTRAIT_TEMPLATE
 from hyperdreambooth.losses import denoising_loss, head_weights, noise_rates, stratified_timesteps
 from tests.hyperdreambooth.conftest import CPU, write_tiny_folder
@@ -33,6 +36,16 @@ def test_signal_and_noise_keep_the_variance(tmp_path: Path) -> None:
     timesteps = torch.arange(0, 1000, 111)
     signal, spread = noise_rates(base_model, timesteps, torch.zeros(1))
     torch.testing.assert_close(signal**2 + spread**2, torch.ones(len(timesteps), 1, 1, 1))
+
+
+def test_the_first_timesteps_have_noise_in_half_precision_too() -> None:
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    base_model = cast(BaseModel, SimpleNamespace(scheduler=scheduler))
+    timesteps = torch.arange(1000)
+    exact = noise_rates(base_model, timesteps, torch.zeros(1))
+    for found, wanted in zip(noise_rates(base_model, timesteps, torch.zeros(1, dtype=torch.bfloat16)), exact, strict=True):
+        assert found.dtype is torch.bfloat16
+        torch.testing.assert_close(found.float(), wanted, rtol=2**-8, atol=0)
 
 
 def test_stratified_timesteps_cover_the_schedule() -> None:
