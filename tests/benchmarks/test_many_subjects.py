@@ -332,6 +332,7 @@ def test_what_does_not_fit_costs_its_own_answer_alone() -> None:
             return [Share(Task.GENERATE, "other", 1.0)]
 
     measured = [(Case(task, subjects), Method.OURS) for task in Task for subjects in (1, 8)]
-    turns = dict.fromkeys([*measured, (Case(Task.GENERATE, 32), Method.BASE)], list[Measured]())
+    everybodys = [*measured, (Case(Task.GENERATE, 32), Method.BASE)]
+    turns: dict[tuple[Case, Method], list[Measured]] = {timed: [] for timed in everybodys}
     assert all_shares(cast(Child, Full()), turns) == [Share(Task.GENERATE, "other", 1.0)]
     assert asked == [(Task.PERSONALIZE, 8), (Task.GENERATE, 8)]  # the largest of ours that was measured

@@ -43,7 +43,9 @@ def test_the_first_timesteps_have_noise_in_half_precision_too() -> None:
     base_model = cast(BaseModel, SimpleNamespace(scheduler=scheduler))
     timesteps = torch.arange(1000)
     exact = noise_rates(base_model, timesteps, torch.zeros(1))
-    for found, wanted in zip(noise_rates(base_model, timesteps, torch.zeros(1, dtype=torch.bfloat16)), exact, strict=True):
+    for found, wanted in zip(
+        noise_rates(base_model, timesteps, torch.zeros(1, dtype=torch.bfloat16)), exact, strict=True
+    ):
         assert found.dtype is torch.bfloat16
         torch.testing.assert_close(found.float(), wanted, rtol=2**-8, atol=0)
 
