@@ -12,6 +12,7 @@ BELL = "worker.bell"
 SWEEP = "worker.sweep"
 DELIVER = "worker.deliver"
 HOUSEKEEPING_QUEUE = "housekeeping"
+TICKS_QUEUE = "ticks"  # of the clock: housekeeping takes from its queues in turns, however many bells there are
 # It must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
 VISIBILITY_TIMEOUT_SECONDS = 3600
 PUBLISH_SECONDS = 1

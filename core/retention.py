@@ -140,7 +140,7 @@ def erased_among(subject_ids: Collection[UUID]) -> Select[UUID]:
 
 
 def erase_rows(subject_id: UUID) -> tuple[Delete | Update, ...]:
-    """Everything that says something about the person. What stays are ids, times and states."""
+    """Everything that says something about the person. What stays are ids, times, states and seeds."""
     theirs = select(Generation.id).where(Generation.subject_id == subject_id)
     return (
         delete(GeneratedImage).where(GeneratedImage.generation_id.in_(theirs)),

@@ -189,9 +189,11 @@ def release_job(
 ) -> ReturningUpdate[Job]:
     """Hand a job back to the queue: a deploy, or a failure that another attempt may not meet. No strike.
 
-    One that its caller has cancelled meanwhile ends here.
+    One that its caller has cancelled meanwhile ends here. An erasure that failed queues up behind all others: it is
+    tried for ever, and they must not wait for it.
     """
     canceled = Job.cancel_requested
+    failed_for_ever = (Job.kind == JobKind.ERASE) & literal(error is not None)
     return (
         update(Job)
         .where(held(job_id, attempt))
@@ -202,6 +204,7 @@ def release_job(
                 "error": case((canceled, None), else_=literal(error, Job.error.type)),
                 "finished_at": case((canceled, NOW)),
                 "expires_at": case((canceled, NOW + keep)),
+                "queued_at": case((failed_for_ever, NOW), else_=Job.queued_at),
             }
         )
         .returning(Job)

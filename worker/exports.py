@@ -22,7 +22,6 @@ from hyperdreambooth.lora_export import LoraFormat, to_lora
 from worker.attempts import OnStep
 from worker.failures import SubjectErased
 from worker.ledger import Record
-from worker.leftovers import delete_leftovers
 from worker.model_source import model_source
 from worker.personalize import ADAPTER_TYPE
 
@@ -92,5 +91,3 @@ class Exporting:
 
     def clean_up(self, job: Job) -> None:
         """Nothing is left behind but the export, which the sweeper deletes in its time."""
-        if job.attempt > 1:
-            delete_leftovers(job, self._sessions, self._store)

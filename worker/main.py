@@ -21,7 +21,7 @@ from celery.signals import worker_shutting_down
 
 from core.lifecycle import JobKind, WorkerRole, queue_name
 from core.logs import configure_logs
-from core.queue import DELIVER, HOUSEKEEPING_QUEUE, SWEEP, configure_queue
+from core.queue import DELIVER, HOUSEKEEPING_QUEUE, SWEEP, TICKS_QUEUE, configure_queue
 from core.settings import Settings
 from worker.parent import StopFile, end_in_time
 
@@ -57,13 +57,14 @@ def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engi
     )
     if role is WorkerRole.HOUSEKEEPING:
         set_clock(app, settings)
-    queue = HOUSEKEEPING_QUEUE if role is WorkerRole.HOUSEKEEPING else queue_name(JobKind.GENERATE, settings.model_name)
+    bells = queue_name(JobKind.GENERATE, settings.model_name)
+    queues = [HOUSEKEEPING_QUEUE, TICKS_QUEUE] if role is WorkerRole.HOUSEKEEPING else [bells]
     worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
     return app.Worker(
         hostname=f"{role}.{secrets.token_hex(4)}@%h",  # several GPUs of a host have a worker each
         pool="prefork",
         concurrency=POOL_SIZE[role],
-        queues=[queue],
+        queues=queues,
         without_gossip=True,
         without_mingle=True,
         quiet=True,
@@ -77,7 +78,7 @@ def set_clock(app: Celery, settings: Settings) -> None:
         task: {
             "task": task,
             "schedule": timedelta(seconds=seconds),
-            "options": {"queue": HOUSEKEEPING_QUEUE, "expires": seconds},
+            "options": {"queue": TICKS_QUEUE, "expires": seconds},
         }
         for task, seconds in ticks.items()
     }

@@ -22,7 +22,6 @@ from core.tables import Adapter, Job, Subject
 from worker.attempts import OnStep
 from worker.failures import SubjectErased
 from worker.ledger import Record
-from worker.leftovers import delete_leftovers
 
 ADAPTER_TYPE = "application/octet-stream"
 
@@ -94,8 +93,6 @@ class Personalization:
         """The selfies go as soon as their job has ended, unless the caller asked to keep them."""
         assert job.subject_id is not None
         delete_photos(self._sessions, self._store, subject_id=job.subject_id)
-        if job.attempt > 1:
-            delete_leftovers(job, self._sessions, self._store)
 
 
 def opened(content: bytes) -> Image.Image:

@@ -75,7 +75,7 @@ class Process:
         """A bell rang: work until nothing is left. Kinds take turns, so that none waits for another's backlog.
 
         What had to be put back waits for the sweeper's bell, so that a broken part is not hammered. Housekeeping rings
-        for what is left, behind the sweeps and webhooks that wait in its queue: a backlog must not hold them up.
+        for what is left, so that sweeps and webhooks get their turn: a backlog must not hold them up.
         """
         if not self._batches and not self._load():
             return
@@ -95,7 +95,8 @@ class Process:
         """Send the webhooks that are due, unless another process does: a slow receiver must not keep two busy."""
         with self._sessions.begin() as session:
             if session.scalar(one_at_a_time("webhooks")):
-                deliver_due(self._sessions, allow_private=self._settings.webhook_private_addresses)
+                allow_private = self._settings.webhook_private_addresses
+                deliver_due(self._sessions, allow_private=allow_private, is_stopping=self._stop.is_set)
 
     def _load(self) -> bool:
         self.presence.become(State.LOADING)

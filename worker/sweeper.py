@@ -20,7 +20,7 @@ from core.settings import Settings
 from core.statements import report_alive
 from core.storage import ObjectStore, StorageUnavailable
 from worker.failures import Failure
-from worker.leftovers import delete_leftovers
+from worker.leftovers import Leftovers
 from worker.orphans import PLACES, Orphans
 from worker.personalize import delete_photos
 from worker.presence import State
@@ -45,6 +45,7 @@ class Sweeper:
         self._keep = timedelta(days=settings.job_days)
         self._may_judge_at = 0.0
         self._orphans = [Orphans(sessions, store, place) for place in PLACES]
+        self._leftovers = Leftovers(sessions, store, settings)
 
     def sweep(self) -> None:
         """Every step, whatever becomes of the others."""
@@ -59,6 +60,7 @@ class Sweeper:
             self._delete_exports,
             self._delete_generations,
             self._delete_orphans,
+            self._delete_leftovers,
             self._verify_erasures,
         )
         for step in steps:
@@ -94,8 +96,6 @@ class Sweeper:
             ended = session.scalars(end_lost_jobs(rules, error=error, keep=self._keep)).all()
         for job in (*requeued, *ended):
             log.warning("job.lost", job_id=str(job.id), worker=job.worker, strikes=job.strikes, status=job.status)
-        for job in ended:
-            delete_leftovers(job, self._sessions, self._store)
 
     def _ring_again(self) -> None:
         with self._sessions.begin() as session:
@@ -144,6 +144,9 @@ class Sweeper:
     def _delete_orphans(self) -> None:
         for orphans in self._orphans:
             orphans.delete_some()
+
+    def _delete_leftovers(self) -> None:
+        self._leftovers.delete_some()
 
     def _verify_erasures(self) -> None:
         after = timedelta(seconds=self._settings.max_running_seconds) + LEASES_BEFORE_VERIFYING * self._settings.lease

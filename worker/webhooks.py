@@ -14,8 +14,9 @@ from core.tables import Job, WebhookDelivery, WebhookEndpoint
 from core.webhooks import claim_due_deliveries, disable_endpoint, message_body, message_headers, record_answer
 from worker.webhook_client import SECONDS, Answer, post
 
-AT_ONCE = 16
-OF_ONE_ACCOUNT = 4  # who never answers keeps a thread for 15 seconds, and no more of them than these
+AT_ONCE = 32
+OF_ONE_ACCOUNT = 8  # who never answers keeps a thread for 15 seconds, and no more of them than these
+LOOK_SECONDS = 1.0  # how long a new message waits while others are under way
 HOLD = timedelta(seconds=4 * SECONDS)  # a sender that has not recorded an answer by then is dead
 GONE = 410
 
@@ -23,19 +24,25 @@ log = structlog.get_logger()
 
 
 def deliver_due(
-    sessions: Sessions, *, allow_private: bool, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sessions: Sessions,
+    *,
+    allow_private: bool,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Send everything that is due, each message once; returns how many were sent."""
+    """Send everything that is due, each message once, until nothing is; returns how many were sent."""
     sent = 0
     under_way: dict[Future[None], UUID] = {}  # whose message each thread sends
     with ThreadPoolExecutor(AT_ONCE) as threads:
         while True:
-            for delivery, endpoint in _claim(sessions, clock(), under_way.values()):
-                sending = threads.submit(_deliver, sessions, delivery, endpoint, allow_private, clock)
-                under_way[sending] = endpoint.account_id
+            # To claim is to look at all that is due, so not for every thread that becomes free.
+            if AT_ONCE - len(under_way) >= OF_ONE_ACCOUNT and not is_stopping():
+                for delivery, endpoint in _claim(sessions, clock(), under_way.values()):
+                    sending = threads.submit(_deliver, sessions, delivery, endpoint, allow_private, clock)
+                    under_way[sending] = endpoint.account_id
             if not under_way:
                 return sent
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            done, _ = wait(under_way, LOOK_SECONDS, return_when=FIRST_COMPLETED)
             for sending in done:
                 del under_way[sending]
                 sending.result()
@@ -45,9 +52,8 @@ def deliver_due(
 def _claim(
     sessions: Sessions, now: datetime, under_way: Collection[UUID]
 ) -> list[tuple[WebhookDelivery, WebhookEndpoint]]:
-    if (limit := AT_ONCE - len(under_way)) == 0:
-        return []
-    statement = claim_due_deliveries(now, limit=limit, each=OF_ONE_ACCOUNT, under_way=Counter(under_way), hold=HOLD)
+    limit, busy = AT_ONCE - len(under_way), Counter(under_way)
+    statement = claim_due_deliveries(now, limit=limit, each=OF_ONE_ACCOUNT, under_way=busy, hold=HOLD)
     with sessions.begin() as session:
         claimed = session.scalars(statement).all()
         ids = {delivery.endpoint_id for delivery in claimed}

@@ -1,7 +1,8 @@
 """Make, read, rename and erase subjects."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -25,10 +26,11 @@ from app.uploads.service import read_upload, use_upload
 from core.errors import Forbidden, NotFound, UploadMissing, UploadUsed
 from core.ids import new_id
 from core.lifecycle import JobKind
-from core.object_keys import photo_key
+from core.object_keys import photo_key, subject_prefix
 from core.photos import Photo
 from core.schemas import PersonalizeParams
 from core.statements import cancel_jobs_of
+from core.storage import StorageUnavailable
 from core.tables import Adapter, ApiKey, Consent, ErasureReceipt, Job, Subject
 
 SEED_BITS = 32
@@ -52,20 +54,25 @@ async def create_subject(
             return job, True
         raise
     subject = _subject(caller, request.fields, base_model, photos=len(photos))
-    await _store_photos(parts, subject, photos)
-    if replay:
-        await replay.lock(uow.session)
-        if job := await _made_before(uow.session, caller, replay):
-            return job, True
+    async with _stored(parts, subject, photos) as keep:
+        if replay:
+            await replay.lock(uow.session)
+            if job := await _made_before(uow.session, caller, replay):
+                return job, True
+        job = await _make(uow, caller, request, submission, subject)
+        if replay:
+            await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
+        keep()
+    return job, False
+
+
+async def _make(uow: UnitOfWork, caller: Caller, request: NewSubject, submission: Submission, subject: Subject) -> Job:
     for pointer, upload_id in request.uploads():
         with pointing_at(pointer):
             await use_upload(uow.session, upload_id)
     await _bind_token(uow.session, caller, subject.id)
     await _add_subject(uow, subject, request.fields)
-    job = await _add_job(uow, subject, request.fields, submission.traceparent)
-    if replay:
-        await remember_job(uow.session, replay, job, keep=timedelta(hours=parts.settings.idempotency_hours))
-    return job, False
+    return await _add_job(uow, subject, request.fields, submission.traceparent)
 
 
 async def _admitted(parts: Parts, session: AsyncSession, caller: Caller, fields: SubjectFields) -> str:
@@ -110,10 +117,21 @@ def _subject(caller: Caller, fields: SubjectFields, base_model: str, *, photos: 
     return subject
 
 
-async def _store_photos(parts: Parts, subject: Subject, photos: list[Photo]) -> None:
-    """Before the rows: an object without a row is swept later, a row without its object would fail."""
-    for key, photo in zip(subject.photo_keys, photos, strict=True):
-        await to_thread.run_sync(partial(parts.store.put, key, photo.content, content_type=photo.content_type))
+@asynccontextmanager
+async def _stored(parts: Parts, subject: Subject, photos: list[Photo]) -> AsyncIterator[Callable[[], None]]:
+    """Photos before the rows: an object without a row is swept later, a row without its object would fail.
+
+    They are deleted at once unless the block says that they are to be kept.
+    """
+    kept: list[bool] = []
+    try:
+        for key, photo in zip(subject.photo_keys, photos, strict=True):
+            await to_thread.run_sync(partial(parts.store.put, key, photo.content, content_type=photo.content_type))
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            with suppress(StorageUnavailable):
+                await to_thread.run_sync(parts.store.delete_prefix, subject_prefix(subject.id))
 
 
 async def _add_subject(uow: UnitOfWork, subject: Subject, fields: SubjectFields) -> None:

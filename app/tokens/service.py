@@ -37,7 +37,7 @@ async def create_token(
     replay = replayable(caller, repeats.key, asked)
     earlier = await earlier_id(session, replay, API_KEY)
     # One that is over is nothing to repeat.
-    works = (ApiKey.id == earlier) & (ApiKey.expires_at > func.now())
+    works = (ApiKey.id == earlier) & (ApiKey.expires_at > func.now()) & ApiKey.revoked_at.is_(None)
     if earlier and (known := await session.scalar(select(ApiKey).where(works))):
         return known, None
     prefix = token_prefix(environment)

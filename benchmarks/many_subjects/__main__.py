@@ -84,8 +84,8 @@ def all_turns(settings: Settings, children: Mapping[Method, Child], tasks: Mappi
 def all_shares(child: Child, turns: Turns) -> list[Share]:
     """Where the time of our largest batch goes that was measured; nothing of a task that none was measured of."""
     largest: dict[Task, int] = defaultdict(int)
-    for case, method in turns:
-        if method is Method.OURS:
+    for (case, method), measured in turns.items():
+        if measured and method is Method.OURS:
             largest[case.task] = max(largest[case.task], case.subjects)
     return [share for task, subjects in largest.items() for share in ask_or_none(child, "shares", task, subjects) or ()]
 

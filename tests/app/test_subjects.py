@@ -1,5 +1,6 @@
 import asyncio
 import io
+from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.subjects import service as subjects
 from core.ids import SUBJECT, decode_id
 from core.lifecycle import JobKind, JobStatus
 from core.storage import ObjectStore
@@ -154,6 +156,25 @@ async def test_a_stream_without_a_length_is_answered_while_it_is_still_being_sen
     answer = await answered
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"code":"photo_too_large"' in answer
+
+
+async def test_a_request_that_is_overtaken_leaves_no_photo_of_its_own(
+    client: httpx.AsyncClient, db: Session, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, answers, before = {"Idempotency-Key": "k"}, list[httpx.Response](), set(store.keys("subjects/"))
+    read_photos = subjects._read_photos
+
+    async def slowly(*given: Any) -> Any:  # noqa: ANN401 - whatever the original takes
+        photos = await read_photos(*given)
+        if not answers:
+            answers.append(httpx.Response(100))
+            answers.append(await submit(client, photo_bytes(), headers=key))
+        return photos
+
+    monkeypatch.setattr(subjects, "_read_photos", slowly)
+    late = await submit(client, photo_bytes(), headers=key)
+    assert (late.status_code, late.headers["Location"]) == (202, answers[1].headers["Location"])
+    assert set(store.keys("subjects/")) - before == set(db.scalars(select(Subject.photo_keys)).one())
 
 
 async def test_an_unknown_base_model_is_refused(client: httpx.AsyncClient) -> None:

@@ -332,7 +332,8 @@ def test_what_does_not_fit_costs_its_own_answer_alone() -> None:
             return [Share(Task.GENERATE, "other", 1.0)]
 
     measured = [(Case(task, subjects), Method.OURS) for task in Task for subjects in (1, 8)]
-    everybodys = [*measured, (Case(Task.GENERATE, 32), Method.BASE)]
-    turns: dict[tuple[Case, Method], list[Measured]] = {timed: [] for timed in everybodys}
+    taken = Measured(seconds=1.0, cpu_seconds=1.0, peak_bytes=1, difference=0.0)
+    turns = {timed: [taken] for timed in [*measured, (Case(Task.GENERATE, 32), Method.BASE)]}
+    turns[Case(Task.GENERATE, 64), Method.OURS] = []  # didn't fit
     assert all_shares(cast(Child, Full()), turns) == [Share(Task.GENERATE, "other", 1.0)]
     assert asked == [(Task.PERSONALIZE, 8), (Task.GENERATE, 8)]  # the largest of ours that was measured

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -235,6 +235,15 @@ def test_an_erasure_cancels_all_but_erasures(sync_session: Session) -> None:
     for other in (*erasures, stranger):
         sync_session.refresh(other)
         assert not other.cancel_requested
+
+
+@pytest.mark.parametrize("kind", [JobKind.ERASE, JobKind.PERSONALIZE])
+def test_an_erasure_that_failed_queues_up_behind_all_others(sync_session: Session, kind: JobKind) -> None:
+    job, other = running(sync_session, kind=kind, queued_at=in_future(-9)), make_job(sync_session, kind=kind)
+    sync_session.execute(update(Job).where(Job.id == other.id).values(queued_at=in_future(-5)))
+    sync_session.execute(release_job(job.id, 1, error=ERROR, keep=KEEP))
+    order = sync_session.scalars(queue_order(kind, BASE_MODEL)).all()
+    assert order == ([other.id, job.id] if kind is JobKind.ERASE else [job.id, other.id])
 
 
 def test_a_released_job_that_was_to_be_cancelled_is(sync_session: Session) -> None:

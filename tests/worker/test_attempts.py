@@ -9,7 +9,7 @@ from PIL import Image
 from sqlalchemy import select, update
 
 from core.lifecycle import JobKind, JobStatus, Phase
-from core.object_keys import adapter_key, attempts_prefix, generation_prefix
+from core.object_keys import adapter_key, generation_prefix
 from core.rescue import Rules, requeue_lost_jobs
 from core.schemas import Verdict
 from core.statements import cancel_job
@@ -372,13 +372,3 @@ def test_an_erasure_is_tried_again_until_it_succeeds(bench: Bench, monkeypatch: 
     assert bench.read(job).status == JobStatus.QUEUED
     erasing.run_one("mini")
     assert bench.read(job).status == JobStatus.SUCCEEDED
-
-
-def test_of_several_attempts_the_recorded_one_leaves_a_file(bench: Bench) -> None:
-    job = bench.submit(attempt=1)
-    assert job.subject_id is not None
-    first, second = (adapter_key(job.subject_id, job.id, attempt) for attempt in (1, 2))
-    bench.store.put(first, b"stored by a worker that died", content_type="application/octet-stream")
-    bench.personalizing().run_one("mini")
-    assert bench.read(job).status == JobStatus.SUCCEEDED
-    assert list(bench.store.keys(attempts_prefix(job.kind, job.subject_id, job.id))) == [second]

@@ -8,7 +8,8 @@ import redis
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook
 
-from core.lifecycle import WorkerRole
+from core.lifecycle import JobKind, WorkerRole
+from core.queue import HOUSEKEEPING_QUEUE, configure_queue, ring
 from core.settings import Settings
 from core.storage import ObjectStore
 from core.tables import WebhookDelivery, WorkerProcess
@@ -18,6 +19,8 @@ from tests.factories import in_future
 from tests.waiting import eventually
 from tests.worker.receiver import receiver
 from tests.worker.test_webhooks import make_endpoint
+
+BACKLOG = 3000
 
 
 def has_swept(crew: Crew) -> bool:
@@ -41,3 +44,20 @@ def test_webhooks_are_delivered_and_the_sweeper_sweeps_by_the_clock_alone(
         eventually(partial(has_swept, crew), within=120)
     for headers, body in told.messages:
         assert Webhook(endpoint.secret).verify(body, headers)["type"] == TEST_EVENT
+
+
+@pytest.mark.slow
+def test_no_backlog_of_bells_holds_up_the_clock(
+    settings: Settings, clean_slate: None, broker: redis.Redis, store: ObjectStore, tmp_path: Path
+) -> None:
+    configure_queue(settings)
+    for _ in range(BACKLOG):
+        assert ring(JobKind.ERASE, settings.model_name)
+    quick = settings.model_copy(update={"webhook_seconds": 0.3, "webhook_private_addresses": True})
+    with receiver() as told, crew_of(quick, store, tmp_path) as crew:
+        endpoint = make_endpoint(crew.sessions, told.url)
+        with crew.sessions.begin() as session:
+            session.add(WebhookDelivery(endpoint_id=endpoint.id, event=TEST_EVENT, next_attempt_at=in_future(-1)))
+        crew.start(WorkerRole.HOUSEKEEPING)
+        eventually(partial(told.has_heard, 1), within=120)
+        assert broker.llen(HOUSEKEEPING_QUEUE) > BACKLOG / 2

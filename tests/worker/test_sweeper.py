@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from core.lifecycle import JobKind, JobStatus
-from core.object_keys import adapter_key, generation_prefix, photo_key, subject_prefix, upload_key
+from core.object_keys import generation_prefix, photo_key, subject_prefix, upload_key
 from core.storage import ObjectMissing
 from core.tables import (
     Adapter,
@@ -235,13 +235,3 @@ def test_after_an_outage_of_the_database_nobody_is_judged_for_a_lease(bench: Ben
     job = lost(bench)
     Sweeper(bench.sessions, bench.store, patient, ring=lambda kind, base_model: True).sweep()
     assert bench.read(job).status == JobStatus.RUNNING
-
-
-def test_weights_that_a_dead_worker_stored_and_never_recorded_go_with_its_job(bench: Bench, sweep: Sweeping) -> None:
-    job = lost(bench, strikes=2)
-    assert job.subject_id is not None
-    key = adapter_key(job.subject_id, job.id, job.attempt)
-    bench.store.put(key, b"weights", content_type="application/octet-stream")
-    sweep()
-    assert bench.read(job).status == JobStatus.FAILED
-    assert list(bench.store.keys(key)) == []

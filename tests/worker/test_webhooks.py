@@ -207,6 +207,8 @@ def test_who_never_answers_keeps_nobody_else_waiting(sync_sessions: Sessions, mo
         sent = beside.submit(deliver, sync_sessions)
         try:
             eventually(lambda: told(prompt) == 10)
+            end_a_job(sync_sessions, prompt.account_id)  # one more, while the silent one keeps its threads
+            eventually(lambda: told(prompt) == 11)
             assert told(silent) == 0
             taken = 0
             while waiting.acquire(blocking=False):
@@ -214,8 +216,15 @@ def test_who_never_answers_keeps_nobody_else_waiting(sync_sessions: Sessions, mo
             assert taken == webhooks.OF_ONE_ACCOUNT
         finally:
             answers.set()
-        assert sent.result() == 3 * webhooks.AT_ONCE + 10
+        assert sent.result() == 3 * webhooks.AT_ONCE + 11
     assert told(silent) == 3 * webhooks.AT_ONCE
+
+
+def test_a_process_that_is_to_end_claims_nothing(sync_sessions: Sessions, told: Receiver) -> None:
+    endpoint = make_endpoint(sync_sessions, told.url, ["job.succeeded"])
+    end_a_job(sync_sessions, endpoint.account_id)
+    assert deliver_due(sync_sessions, allow_private=True, clock=Clock(), is_stopping=lambda: True) == 0
+    assert told.messages == []
 
 
 def test_an_address_that_nothing_can_be_sent_to_is_a_failed_try_like_any(sync_sessions: Sessions) -> None:
