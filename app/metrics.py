@@ -39,14 +39,14 @@ async def metrics(parts: PartsDep, session: SessionDep) -> Response:
 
 
 async def _job_lines(session: AsyncSession) -> list[str]:
-    """How many wait and run, and for how long the first has waited."""
+    """How many wait and run, and how long ago the oldest that waits was asked for."""
     counted = (
         select(Job.kind, Job.status, func.count()).where(Job.status.in_(UNFINISHED)).group_by(Job.kind, Job.status)
     )
     jobs: dict[Labels, float] = {(("kind", kind), ("status", status)): 0 for kind in JobKind for status in UNFINISHED}
     for kind, status, count in await session.execute(counted):
         jobs[("kind", kind), ("status", status)] = count
-    oldest = func.coalesce(func.extract("epoch", func.now() - func.min(Job.queued_at)), 0)
+    oldest = func.coalesce(func.extract("epoch", func.now() - func.min(Job.created_at)), 0)
     seconds = await session.scalar(select(oldest).where(Job.status == JobStatus.QUEUED))
     return [
         *metric("hdb_jobs", "gauge", jobs),

@@ -12,7 +12,7 @@ BELL = "worker.bell"
 SWEEP = "worker.sweep"
 DELIVER = "worker.deliver"
 HOUSEKEEPING_QUEUE = "housekeeping"
-TICKS_QUEUE = "ticks"  # of the clock: housekeeping takes from its queues in turns, however many bells there are
+TICKS_QUEUE = "ticks"  # of the clock: housekeeping takes them first, however many bells there are
 # It must outlast every task, or the broker hands its message to a second worker. Bells are acknowledged early.
 VISIBILITY_TIMEOUT_SECONDS = 3600
 PUBLISH_SECONDS = 1
@@ -32,6 +32,7 @@ def configure_queue(settings: Settings) -> Celery:
         "socket_timeout": 30,
         "socket_connect_timeout": PUBLISH_SECONDS,
         "socket_keepalive": True,
+        "queue_order_strategy": "priority",  # in turns, stale ticks and slow bells would keep fresh ticks waiting
     }
     celery_app.conf.update(
         broker_url=settings.broker_url.get_secret_value(),

@@ -58,7 +58,7 @@ def create_worker(settings: Settings, role: WorkerRole, *, stop_file: Path, engi
     if role is WorkerRole.HOUSEKEEPING:
         set_clock(app, settings)
     bells = queue_name(JobKind.GENERATE, settings.model_name)
-    queues = [HOUSEKEEPING_QUEUE, TICKS_QUEUE] if role is WorkerRole.HOUSEKEEPING else [bells]
+    queues = [TICKS_QUEUE, HOUSEKEEPING_QUEUE] if role is WorkerRole.HOUSEKEEPING else [bells]
     worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
     return app.Worker(
         hostname=f"{role}.{secrets.token_hex(4)}@%h",  # several GPUs of a host have a worker each

@@ -1,5 +1,7 @@
 """Deliver what endpoints are to be told: claim what is due, send it side by side, record each answer."""
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +18,7 @@ from worker.webhook_client import SECONDS, Answer, post
 
 AT_ONCE = 32
 OF_ONE_ACCOUNT = 8  # who never answers keeps a thread for 15 seconds, and no more of them than these
-LOOK_SECONDS = 1.0  # how long a new message waits while others are under way
+LOOK_SECONDS = 1.0  # how long a new message may wait for a look while others are under way
 HOLD = timedelta(seconds=4 * SECONDS)  # a sender that has not recorded an answer by then is dead
 GONE = 410
 
@@ -33,10 +35,14 @@ def deliver_due(
     """Send everything that is due, each message once, until nothing is; returns how many were sent."""
     sent = 0
     under_way: dict[Future[None], UUID] = {}  # whose message each thread sends
+    looked = -math.inf
     with ThreadPoolExecutor(AT_ONCE) as threads:
         while True:
-            # To claim is to look at all that is due, so not for every thread that becomes free.
-            if AT_ONCE - len(under_way) >= OF_ONE_ACCOUNT and not is_stopping():
+            free, now = AT_ONCE - len(under_way), time.monotonic()
+            # To claim is to look at all that is due: for a few free threads, now and then is often enough.
+            is_time = free >= OF_ONE_ACCOUNT or (free > 0 and now - looked >= LOOK_SECONDS)
+            if is_time and not is_stopping():
+                looked = now
                 for delivery, endpoint in _claim(sessions, clock(), under_way.values()):
                     sending = threads.submit(_deliver, sessions, delivery, endpoint, allow_private, clock)
                     under_way[sending] = endpoint.account_id

@@ -54,7 +54,7 @@ async def create_subject(
             return job, True
         raise
     subject = _subject(caller, request.fields, base_model, photos=len(photos))
-    async with _stored(parts, subject, photos) as keep:
+    async with _stored(parts, uow.session, subject, photos) as keep:
         if replay:
             await replay.lock(uow.session)
             if job := await _made_before(uow.session, caller, replay):
@@ -118,20 +118,29 @@ def _subject(caller: Caller, fields: SubjectFields, base_model: str, *, photos: 
 
 
 @asynccontextmanager
-async def _stored(parts: Parts, subject: Subject, photos: list[Photo]) -> AsyncIterator[Callable[[], None]]:
+async def _stored(
+    parts: Parts, session: AsyncSession, subject: Subject, photos: list[Photo]
+) -> AsyncIterator[Callable[[], None]]:
     """Photos before the rows: an object without a row is swept later, a row without its object would fail.
 
-    They are deleted at once unless the block says that they are to be kept.
+    They are deleted at once unless the block says that they are to be kept; where the bucket is away, by the sweeper.
     """
     kept: list[bool] = []
+    delete = partial(to_thread.run_sync, parts.store.delete_prefix, subject_prefix(subject.id))
     try:
         for key, photo in zip(subject.photo_keys, photos, strict=True):
             await to_thread.run_sync(partial(parts.store.put, key, photo.content, content_type=photo.content_type))
         yield lambda: kept.append(True)
-    finally:
-        if not kept:
-            with suppress(StorageUnavailable):
-                await to_thread.run_sync(parts.store.delete_prefix, subject_prefix(subject.id))
+    except StorageUnavailable:
+        raise
+    except Exception:
+        await session.close()  # no connection is held for the bucket
+        with suppress(StorageUnavailable):
+            await delete()
+        raise
+    if not kept:
+        with suppress(StorageUnavailable):
+            await delete()
 
 
 async def _add_subject(uow: UnitOfWork, subject: Subject, fields: SubjectFields) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.subjects import service as subjects
+from core.errors import Forbidden
 from core.ids import SUBJECT, decode_id
 from core.lifecycle import JobKind, JobStatus
 from core.storage import ObjectStore
@@ -175,6 +176,18 @@ async def test_a_request_that_is_overtaken_leaves_no_photo_of_its_own(
     late = await submit(client, photo_bytes(), headers=key)
     assert (late.status_code, late.headers["Location"]) == (202, answers[1].headers["Location"])
     assert set(store.keys("subjects/")) - before == set(db.scalars(select(Subject.photo_keys)).one())
+
+
+async def test_a_request_that_is_refused_in_the_end_leaves_no_photo(
+    client: httpx.AsyncClient, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        raise Forbidden
+
+    before = set(store.keys("subjects/"))
+    monkeypatch.setattr(subjects, "_bind_token", refused)
+    assert (await submit(client, photo_bytes())).status_code == 403
+    assert set(store.keys("subjects/")) == before
 
 
 async def test_an_unknown_base_model_is_refused(client: httpx.AsyncClient) -> None:

@@ -204,7 +204,7 @@ def test_who_never_answers_keeps_nobody_else_waiting(sync_sessions: Sessions, mo
 
     monkeypatch.setattr(webhooks, "post", post)
     with ThreadPoolExecutor(1) as beside:
-        sent = beside.submit(deliver, sync_sessions)
+        sent = beside.submit(deliver_due, sync_sessions, allow_private=True)  # by a clock that goes on
         try:
             eventually(lambda: told(prompt) == 10)
             end_a_job(sync_sessions, prompt.account_id)  # one more, while the silent one keeps its threads
