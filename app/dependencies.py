@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import WHO_ASKS, Caller, caller_of, key_sha256
 from app.parts import Parts
 from app.unit_of_work import UnitOfWork
-from core.accounts import Scope
+from core.accounts import TOKEN_SCOPES, Scope
 from core.database import read_one
 from core.errors import InvalidRequest, NotFound, Unauthorized
 from core.ids import GENERATION, JOB, SUBJECT, decode_id
@@ -79,9 +79,9 @@ def query_names(dependant: Dependant) -> set[str]:
     return own.union(*map(query_names, dependant.dependencies))
 
 
-def caller_with(scope: Scope) -> object:
-    """A dependency that lets only keys with the scope in, and shows it in the OpenAPI document."""
-    return Security(authenticate, scopes=[scope.value])
+def caller_with(*scopes: Scope) -> object:
+    """A dependency that lets only keys with the scopes in, and shows them in the OpenAPI document."""
+    return Security(authenticate, scopes=[scope.value for scope in scopes])
 
 
 CallerDep = Annotated[Caller, Security(authenticate)]
@@ -102,6 +102,12 @@ async def writing_holder(caller: SubjectWriterDep) -> Caller:
     return caller.with_a_key()
 
 
+async def token_maker(caller: Annotated[Caller, caller_with(*TOKEN_SCOPES)]) -> Caller:
+    """The same, with all that a token may do: nobody hands on more."""
+    return caller.with_a_key()
+
+
+TokenMakerDep = Annotated[Caller, Depends(token_maker)]
 KeyHolderDep = Annotated[Caller, Depends(holder)]
 KeyHolderWriterDep = Annotated[Caller, Depends(writing_holder)]
 

@@ -26,6 +26,10 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+# What a phone's token may do, with its one subject.
+TOKEN_SCOPES = (Scope.READ, Scope.SUBJECTS_WRITE)
+
+
 class UnknownAccount(LookupError):
     """No account by that name."""
 

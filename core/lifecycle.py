@@ -42,6 +42,8 @@ class WorkerRole(StrEnum):
 
 
 GPU_KINDS = frozenset({JobKind.PERSONALIZE, JobKind.GENERATE})
+# Tried again until they succeed, whatever happens: who asked to be forgotten is forgotten.
+NEVER_GIVEN_UP = frozenset({JobKind.ERASE})
 
 PHASES: dict[JobKind, tuple[Phase, ...]] = {
     JobKind.PERSONALIZE: (Phase.VALIDATING, Phase.PREDICTING, Phase.FINETUNING, Phase.STORING),

@@ -68,9 +68,13 @@ def ring(kind: JobKind, base_model: str) -> bool:
     return True
 
 
-def ring_again(kind: JobKind, base_model: str) -> bool:
-    """The same, unless enough bells wait: nobody answers those, and more of them would only fill the broker."""
-    return _waiting(queue_name(kind, base_model)) >= MAX_BELLS or ring(kind, base_model)
+def ring_again(kind: JobKind, base_model: str, jobs: int) -> None:
+    """A bell for each of so many jobs, but no more than may wait: nobody answers those, and others would only fill the
+    broker.
+    """
+    for _ in range(min(jobs, MAX_BELLS - _waiting(queue_name(kind, base_model)))):
+        if not ring(kind, base_model):
+            return
 
 
 def _waiting(queue: str) -> int:

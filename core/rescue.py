@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, literal, or_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from core.lifecycle import JobKind, JobStatus
+from core.lifecycle import NEVER_GIVEN_UP, JobKind, JobStatus
 from core.statements import BACK_IN_THE_QUEUE, CANCELED, CLOCK, NOW
 from core.tables import Job
 
@@ -29,8 +29,8 @@ class Rules:
         )
 
     def allow_another(self) -> ColumnElement[bool]:
-        """Its caller still wants it, and it hasn't cost enough workers to be the cause. Erasures are never given up."""
-        return (Job.kind == JobKind.ERASE) | ((Job.strikes + 1 < self.max_strikes) & ~Job.cancel_requested)
+        """Its caller still wants it, and it hasn't cost enough workers to be the cause."""
+        return Job.kind.in_(NEVER_GIVEN_UP) | ((Job.strikes + 1 < self.max_strikes) & ~Job.cancel_requested)
 
 
 def requeue_lost_jobs(rules: Rules) -> ReturningUpdate[Job]:

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql.dml import Insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from core.lifecycle import JobKind, JobStatus, Phase, WorkerRole
+from core.lifecycle import NEVER_GIVEN_UP, JobKind, JobStatus, Phase, WorkerRole
 from core.promises import usual_time
 from core.tables import Adapter, GeneratedImage, Job, Subject, WorkerProcess
 
@@ -189,11 +189,11 @@ def release_job(
 ) -> ReturningUpdate[Job]:
     """Hand a job back to the queue: a deploy, or a failure that another attempt may not meet. No strike.
 
-    One that its caller has cancelled meanwhile ends here. An erasure that failed queues up behind all others: it is
-    tried for ever, and they must not wait for it.
+    One that its caller has cancelled meanwhile ends here. What is tried for ever queues up behind all others after a
+    failure: they must not wait for it.
     """
     canceled = Job.cancel_requested
-    failed_for_ever = (Job.kind == JobKind.ERASE) & literal(error is not None)
+    may_fail_for_ever = Job.kind.in_(NEVER_GIVEN_UP) & literal(error is not None)
     return (
         update(Job)
         .where(held(job_id, attempt))
@@ -204,7 +204,7 @@ def release_job(
                 "error": case((canceled, None), else_=literal(error, Job.error.type)),
                 "finished_at": case((canceled, NOW)),
                 "expires_at": case((canceled, NOW + keep)),
-                "queued_at": case((failed_for_ever, NOW), else_=Job.queued_at),
+                "queued_at": case((may_fail_for_ever, NOW), else_=Job.queued_at),
             }
         )
         .returning(Job)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -311,7 +312,20 @@ def _from_here(numbers: Tensor, copies: int) -> Tensor:
     return numbers.detach().repeat_interleave(copies, dim=0).requires_grad_()
 
 
-def learning_rate(step: int, config: FinetuneConfig) -> float:
+class Schedule(Protocol):
+    """What a learning rate depends on beside the step."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def final_learning_rate(self) -> float: ...  # a share of the peak
+    @property
+    def warmup_steps(self) -> int: ...
+
+
+def learning_rate(step: int, config: Schedule) -> float:
     """Linear warm-up, then a cosine down to a share of the peak. Steps count from 1."""
     warmup = min(1.0, step / max(config.warmup_steps, 1))
     cosine = 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))

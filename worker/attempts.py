@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from core.lifecycle import JobKind, JobStatus, Phase
+from core.lifecycle import NEVER_GIVEN_UP, JobKind, JobStatus, Phase
 from core.settings import Settings
 from core.storage import StorageUnavailable
 from core.tables import Job
@@ -42,10 +42,6 @@ class Work(Protocol[Input, Output]):
     @property
     def kind(self) -> JobKind:
         """Which jobs it takes."""
-
-    @property
-    def never_fails(self) -> bool:
-        """Is it tried again, whatever happens, until it succeeds?"""
 
     def fetch(self, job: Job) -> Input:
         """What the job works on."""
@@ -160,7 +156,8 @@ class Batches(Generic[Input, Output]):
                 failure = classify(error)
                 log.warning("attempt.failed", code=failure.code, exc_info=error if failure.is_ours else None)
                 attempts_left = attempt.job.attempt < self._limits.settings.max_attempts
-                if self._work.never_fails or (failure.retry and (attempts_left or failure.outlasts_attempts)):
+                may_pass = failure.retry and (attempts_left or failure.outlasts_attempts)
+                if may_pass or self._work.kind in NEVER_GIVEN_UP:
                     self._release(attempt, failure)
                 else:
                     self._finish(attempt, failure.status, failure)

@@ -23,7 +23,6 @@ class Erasure:
     """The work of an `erase` job."""
 
     kind = JobKind.ERASE
-    never_fails = True  # who asked to be forgotten is forgotten
 
     def __init__(self, sessions: Sessions, store: ObjectStore, settings: Settings) -> None:
         self._sessions, self._store = sessions, store

@@ -38,7 +38,6 @@ class Exporting:
     """The work of an `export` job."""
 
     kind = JobKind.EXPORT
-    never_fails = False
 
     def __init__(self, sessions: Sessions, store: ObjectStore, settings: Settings) -> None:
         self._sessions, self._store, self._keep = sessions, store, settings.export_time

@@ -62,7 +62,6 @@ class Generating:
     """The work of a `generate` job."""
 
     kind = JobKind.GENERATE
-    never_fails = False
 
     def __init__(self, engine: Painter, sessions: Sessions, store: ObjectStore) -> None:
         self._engine, self._sessions, self._store = engine, sessions, store

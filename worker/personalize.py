@@ -46,7 +46,6 @@ class Personalization:
     """The work of a `personalize` job."""
 
     kind = JobKind.PERSONALIZE
-    never_fails = False
 
     def __init__(self, engine: Personalizer, sessions: Sessions, store: ObjectStore) -> None:
         self._engine, self._sessions, self._store = engine, sessions, store

@@ -14,7 +14,6 @@ from core.database import Sessions
 from core.errors import FailureCode
 from core.lifecycle import JobKind, WorkerRole
 from core.object_keys import generation_prefix, subject_prefix, upload_key
-from core.queue import MAX_BELLS
 from core.rescue import Rules, end_lost_jobs, expire_overdue_jobs, queues_to_ring, requeue_lost_jobs
 from core.settings import Settings
 from core.statements import report_alive
@@ -33,7 +32,7 @@ WORKER_LOST = Failure(code=FailureCode.WORKER_LOST, detail="The worker died with
 DEADLINE_PASSED = Failure(code=FailureCode.DEADLINE_PASSED, detail="The deadline passed before a worker was free")
 
 log = structlog.get_logger()
-Ring = Callable[[JobKind, str], bool]
+Ring = Callable[[JobKind, str, int], None]
 
 
 class Sweeper:
@@ -102,8 +101,7 @@ class Sweeper:
             silent = session.execute(queues_to_ring(quiet_for=timedelta(seconds=self._settings.sweep_seconds))).all()
         for (kind, base_model), jobs in Counter((kind, base_model) for kind, base_model in silent).items():
             log.info("queue.rung", kind=kind, base_model=base_model, jobs=jobs)
-            for _ in range(min(jobs, MAX_BELLS)):
-                self._ring(kind, base_model)
+            self._ring(kind, base_model, jobs)
 
     def _delete_rows(self) -> None:
         with self._sessions.begin() as session:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import KeyHolderWriterDep, PartsDep, RepeatsDep, UnitOfWorkDep, typed_id
+from app.dependencies import PartsDep, RepeatsDep, TokenMakerDep, UnitOfWorkDep, typed_id
 from app.documented import problems
 from app.idempotency import replay_headers
 from app.tokens import service
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 @router.post("", status_code=201, responses=problems(NotFound, IdempotencyInFlight, IdempotencyMismatch))
 async def create_token(
     new: NewToken,
-    caller: KeyHolderWriterDep,
+    caller: TokenMakerDep,
     uow: UnitOfWorkDep,
     parts: PartsDep,
     repeats: RepeatsDep,

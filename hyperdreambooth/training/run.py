@@ -5,7 +5,6 @@ process. A run that was killed and resumed is therefore, number for number, the 
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hyperdreambooth.config import from_json, to_json
+from hyperdreambooth.finetune import learning_rate
 from hyperdreambooth.recipes.progress import Progress, say
 from hyperdreambooth.training.config import RunConfig, StepsRunConfig
 
@@ -49,11 +49,8 @@ class Run:
         return torch.Generator().manual_seed(int(number.generate_state(1, np.uint64)[0] >> 1))
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine: a function of the step alone."""
-        config = self.config
-        warmup = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
-        return config.learning_rate * warmup * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+        """Of the step that comes next: a function of its number alone."""
+        return learning_rate(self.step + 1, self.config)
 
     def optimize(self, optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
         """One step down the loss."""
